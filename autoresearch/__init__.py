@@ -1,0 +1,1 @@
+"""autoresearch: an AI agent does pretraining research on the hardware you have."""

@@ -1,0 +1,68 @@
+"""Settings of one experiment: which text, which vocabulary, how long, how it is scored.
+
+They live in a workspace's `autoresearch.toml` under `[experiment]`:
+
+    settings = Settings.load(Path("."))
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from prepare.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FILE_NAME = "autoresearch.toml"
+
+
+class Settings(BaseModel):
+    """Everything that decides what a val_bpb means, apart from train.py and the machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: str = Field("demo", description="the preset these values came from")
+    corpus: str = Field("embedded", description="embedded, climbmix, tinystories, or a path")
+    corpus_bytes: int = Field(16_000_000, ge=10_000, description="training text to generate, embedded only")
+    shards: int = Field(10, ge=1, description="training shards to download, hub corpora only")
+    vocab_size: int = Field(8192, ge=256, le=65536, description="256 means bytes")
+    max_seq_len: int = Field(512, ge=16, description="context length in tokens")
+    time_budget: float = Field(300.0, gt=0, description="seconds of training")
+    token_budget: int | None = Field(None, gt=0, description="train on this many tokens instead")
+    eval_bytes: int = Field(400_000, ge=1_000, description="validation text, in whole documents")
+    seed: int = Field(42, ge=0, description="seed of weights and row order")
+    startup_timeout: float = Field(120.0, gt=0, description="seconds to import and build")
+    warmup_timeout: float = Field(300.0, gt=0, description="seconds of compile grace")
+    score_timeout: float = Field(600.0, gt=0, description="seconds to answer all questions")
+
+    @classmethod
+    def load(cls, folder: Path) -> Settings:
+        """Read `folder/autoresearch.toml`. Raises UsageError if it is missing or invalid."""
+        path = folder / FILE_NAME
+        if not path.is_file():
+            raise UsageError(
+                f"no {FILE_NAME} in {folder}",
+                "run `autoresearch init` to make a workspace, or change into one",
+            )
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            return cls.model_validate(table.get("experiment", {}))
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"{path}: not valid TOML: {error}", "mend the line it names") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UsageError(
+                f"{path}: experiment.{where}: {first['msg']}", "see `autoresearch presets show NAME`"
+            ) from error
+
+    def dumps(self) -> str:
+        """The `[experiment]` table as TOML text."""
+        return tomli_w.dumps({"experiment": self.model_dump(exclude_none=True)})

@@ -1,0 +1,27 @@
+"""Fixtures every tier shares. Threads are pinned before any framework loads: two spinning pools on a busy box crawl."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Folder of real text beside the checkout; a fresh clone has none and the test skips."""
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared/data beside this checkout")
+    return SHARED
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache root of this test's own."""
+    root = tmp_path / "cache"
+    monkeypatch.setenv("AUTORESEARCH_CACHE", str(root))
+    return root
