@@ -1,0 +1,100 @@
+"""`autoresearch doctor`: what this machine has, what will be used, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autoresearch.options import backend_option, json_option
+
+if TYPE_CHECKING:
+    from autoresearch.console import Output
+
+
+@click.command("doctor")
+@backend_option
+@json_option
+def command(backend: str | None, json_mode: bool) -> None:
+    """See what this machine has, what will be used, and why.
+
+    The first run executes short speed probes (forward and backward) and remembers their figures.
+    """
+    from autoresearch.console import Output
+    from autoresearch.diagnosis import diagnose
+
+    out = Output(json_mode)
+    report = diagnose(backend)
+    if not json_mode:
+        show(out, report)
+    out.result(report, then=report_next(report))
+
+
+def show(out: Output, report: dict[str, Any]) -> None:
+    """The whole report as text."""
+    hardware = report["hardware"]
+    out.heading("Hardware")
+    out.facts([(key, str(value)) for key, value in _hardware_rows(hardware)])
+    out.heading("Passed over")
+    out.facts(
+        [(miss["backend"], miss["reason"]) for miss in report["passed_over"]] or [("none", "")]
+    )
+    out.heading("Policy")
+    reasons = report["policy"].get("reasons", {})
+    rows = [
+        (k, v)
+        for k, v in report["policy"].items()
+        if k not in ("reasons", "environment", "probe_shape")
+    ]
+    out.facts([(key, _with_reason(value, reasons.get(key))) for key, value in rows])
+    if report["probes"]:
+        out.heading("Speed probes, executed here")
+        out.facts([(name, _figure(value)) for name, value in report["probes"].items()])
+    out.heading("Peak, dense bf16")
+    out.facts([("datasheet", _peak(report["peak_flops"]))])
+    out.heading("Tools and places")
+    out.facts([(check["name"], check["says"]) for check in report["checks"]])
+    if report["faster"]:
+        out.heading("To go faster")
+        for line in report["faster"]:
+            out.say(f"  {line}")
+
+
+def report_next(report: dict[str, Any]) -> list[str]:
+    """What to do after reading the report."""
+    missing = [check for check in report["checks"] if not check["ok"]]
+    if missing:
+        return [f"mend: {check['name']}: {check['says']}" for check in missing]
+    return [
+        "autoresearch demo                           see a model train here",
+        "autoresearch init my-research --preset auto make a workspace",
+    ]
+
+
+def _hardware_rows(hardware: dict[str, Any]) -> list[tuple[str, Any]]:
+    rows = []
+    for key, value in hardware.items():
+        if key == "memory_bytes":
+            rows.append(("memory", f"{value / 2**30:.1f} GiB"))
+        elif value not in (None, "", [], ()):
+            rows.append(
+                (key, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value)
+            )
+    return rows
+
+
+def _with_reason(value: Any, reason: str | None) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return f"{text}  ({reason})" if reason else text
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, dict):
+        return "  ".join(f"{key} {_figure(item)}" for key, item in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _peak(peak: dict[str, Any] | None) -> str:
+    if peak is None:
+        return "unknown for this device: MFU is given against the measured matrix product alone"
+    return f"{peak['value'] / 1e12:.1f} TFLOPS  ({peak['source']})"

@@ -1,0 +1,75 @@
+"""Options that several commands share, and the near matches of a mistyped name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# The requests that `backends.select` takes, spelled here too: help then loads nothing. A test
+# compares the two.
+BACKENDS = ("auto", "torch", "cuda", "rocm", "xpu", "mps", "mlx", "cpu")
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` when something known is close, else the list of what is known."""
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=2, cutoff=0.5)
+    if close:
+        return " Did you mean " + " or ".join(repr(name) for name in close) + "?"
+    return f" Known: {', '.join(names)}."
+
+
+class NearChoice(click.ParamType):
+    """One of a few names; a mistyped one is answered with what comes close."""
+
+    name = "name"
+
+    def __init__(self, kind: str, names: Iterable[str]) -> None:
+        self._kind = kind
+        self._names = tuple(names)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value in self._names:
+            return str(value)
+        self.fail(f"no {self._kind} {value!r}.{near(str(value), self._names)}", param, ctx)
+
+
+def json_option(function: F) -> F:
+    """--json: passes `json_mode` to the command."""
+    return click.option("--json", "json_mode", is_flag=True, help="JSON on stdout, for programs.")(
+        function
+    )
+
+
+def backend_option(function: F) -> F:
+    """--backend NAME: passes `backend`, None when not given."""
+    return click.option(
+        "--backend",
+        type=NearChoice("backend", BACKENDS),
+        metavar="NAME",
+        help=f"One of {', '.join(BACKENDS)}.  [default: auto]",
+    )(function)
+
+
+def attention_option(function: F) -> F:
+    """--attention NAME: passes `attention`, None when not given."""
+    return click.option(
+        "--attention", metavar="NAME", help="Attention implementation, instead of the policy's."
+    )(function)
+
+
+def workspace_option(function: F) -> F:
+    """--dir DIR: passes `folder`, the current folder when not given."""
+    return click.option(
+        "--dir",
+        "folder",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("."),
+        help="The workspace.  [default: this folder]",
+    )(function)
