@@ -5,6 +5,7 @@ BackendError                    exit 1
 ├── UnknownOverride             exit 2   AUTORESEARCH_DTYPE, _COMPILE or _ATTENTION is nonsense
 ├── BackendUnavailable          exit 4   known, but this machine can't offer it, and why
 ├── AttentionUnavailable        exit 4   an implementation can't be loaded or launched
+├── WeightsMismatch             exit 5   a weights file is unreadable or another model's
 └── UnsupportedOperation        exit 5   train.py asks for something the backend doesn't have
     (also an AttributeError, so that hasattr answers False)
 """

@@ -1,0 +1,57 @@
+"""Attention on torch: several implementations of one function, chosen by what a device can run.
+
+    function = load("block_local", hardware)
+    y = function(q, k, v, window)        # (B, T, H, D); k and v may have fewer heads
+
+Query i sees keys i - window .. i, both included; `window` None, or T - 1 and more, is full causal.
+`reference.py` is the definition. `candidates` says what is worth trying on a device, in order;
+`load` imports one; `launch_check` runs it once, forward and backward, against the reference:
+an implementation that imports may still have no kernel for the device (FA3 on sm_120).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from backends.errors import AttentionUnavailable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from backends.hardware import Hardware
+
+    AttentionFunction = Callable[[Tensor, Tensor, Tensor, int | None], Tensor]
+
+NAMES = ("fa3", "flash", "flex", "block_local", "sdpa")
+
+
+def candidates(hardware: Hardware) -> tuple[str, ...]:
+    """Names worth trying on this hardware, the likely fastest first."""
+    from backends.policy import attention_order
+
+    return attention_order(hardware)[0]
+
+
+def load(name: str, hardware: Hardware) -> AttentionFunction:
+    """The implementation, imported; AttentionUnavailable says why it can't be."""
+    if name not in NAMES:
+        raise AttentionUnavailable(name, "there is no such implementation", f"known: {NAMES}")
+    module = importlib.import_module(f"backends.attention.{name}")
+    if hasattr(module, "load"):
+        return module.load(hardware)
+    return module.attention
+
+
+def first_available(
+    names: Iterable[str], hardware: Hardware
+) -> tuple[str, AttentionFunction, dict[str, str]]:
+    """The first name that loads, its function, and the reason of each that was passed over."""
+    passed_over: dict[str, str] = {}
+    for name in names:
+        try:
+            return name, load(name, hardware), passed_over
+        except AttentionUnavailable as error:
+            passed_over[name] = error.reason
+    raise AttentionUnavailable("any", "; ".join(f"{n}: {why}" for n, why in passed_over.items()))
