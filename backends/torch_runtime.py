@@ -42,6 +42,7 @@ __all__ = [
     "device",
     "from_numpy",
     "hardware",
+    "is_out_of_memory",
     "load_weights",
     "matmul_peak",
     "name",
@@ -142,6 +143,18 @@ def reset_peak_memory() -> None:
         _mps_peak.reset()
     else:
         getattr(torch, kind).reset_peak_memory_stats()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device or the host ran out of memory.
+
+    Accelerators raise a type of their own; the CPU's and MPS' allocators raise a plain
+    RuntimeError that only its opening words tell apart.
+    """
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    words = ("DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 class _MpsPeak:

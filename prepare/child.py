@@ -1,0 +1,269 @@
+"""The candidate process: `python -m prepare.child train|answer|sample`, spoken to in messages.
+
+It imports the candidate's train.py and does what the harness asks. It is given tokens to train
+on and rows to answer, never the files, the targets of what is scored, or the result.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from prepare.channel import Channel, ChannelClosed, shared_array
+from prepare.run import Spec, TimedRun, WarmupRun
+
+MODULE_NAME = "train"
+
+
+def main() -> None:
+    """Take the channel off standard input and output, then serve the role in argv[1]."""
+    if sys.argv[1:] not in [[role] for role in ROLES]:
+        sys.exit("usage: python -m prepare.child " + "|".join(ROLES) + " (the harness starts this)")
+    role = sys.argv[1]
+    channel = _take_channel()
+    state = {"phase": "startup"}
+    try:
+        configuration = channel.receive()
+        ROLES[role](channel, configuration, state)
+    except ChannelClosed:
+        sys.exit(1)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - reported with its type, then exit
+        traceback.print_exc()
+        channel.send(
+            "failed",
+            phase=state["phase"],
+            failure=_kind_of(error),
+            message=_describe(error),
+        )
+        sys.exit(1)
+
+
+def _take_channel() -> Channel:
+    """Keep stdin and stdout for messages; whatever the candidate prints goes to the log."""
+    reader = os.fdopen(os.dup(0), "rb")
+    writer = os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return Channel(reader, writer)
+
+
+def _kind_of(error: BaseException) -> str:
+    from backends import runtime
+
+    if isinstance(error, SyntaxError):
+        return "syntax_error"
+    if isinstance(error, ImportError):
+        return "import_error"
+    if isinstance(error, FloatingPointError):
+        return "nan"
+    if isinstance(error, SystemExit):
+        return "exit"
+    if isinstance(error, MemoryError) or runtime.is_out_of_memory(error):
+        return "out_of_memory"
+    return "exception"
+
+
+def _describe(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {error}"
+    return text if len(text) <= 2000 else text[:2000] + " ..."
+
+
+def _load_candidate(script: str) -> ModuleType:
+    path = Path(script)
+    sys.path.insert(0, str(path.parent))
+    found = importlib.util.spec_from_file_location(MODULE_NAME, path)
+    if found is None or found.loader is None:
+        raise ImportError(f"{path} is no Python module")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[MODULE_NAME] = module
+    found.loader.exec_module(module)
+    for name in ("build_model", "train"):
+        if not callable(getattr(module, name, None)):
+            raise ImportError(f"{path.name} defines no function {name}()")
+    return module
+
+
+def _hello(channel: Channel, measure_peak: bool) -> None:
+    """Say what this machine is, measured before any of the candidate's code is loaded."""
+    import backends
+    from backends import runtime
+    from backends.peak_flops import peak_flops
+
+    selection = backends.select()
+    peak = peak_flops(selection.hardware)
+    channel.send(
+        "hello",
+        backend=selection.hardware.backend,
+        runtime=runtime.name,
+        compute_dtype=selection.policy.compute_dtype,
+        hardware=selection.hardware.to_dict(),
+        hardware_id=selection.hardware.id,
+        policy=selection.policy.to_dict(),
+        passed_over=[[miss.backend, miss.reason] for miss in selection.passed_over],
+        versions=runtime.versions(),
+        peak_flops=peak.flops if peak else None,
+        peak_flops_source=peak.source if peak else None,
+        measured_peak_flops=runtime.matmul_peak() if measure_peak else None,
+    )
+
+
+def _build(module: ModuleType, spec: Spec, seed: int) -> Any:
+    from backends import runtime
+
+    runtime.seed(seed)
+    return module.build_model(spec)
+
+
+def _flops_per_token(model: Any) -> int:
+    """The model's own count, or 6 FLOPs per parameter (Kaplan et al. 2020) where it has none."""
+    count = getattr(model, "flops_per_token", None)
+    return int(count() if callable(count) else 6 * _parameters(model))
+
+
+def _parameters(model: Any) -> int:
+    return sum(int(p.numel()) for p in model.parameters())
+
+
+def _serve_train(channel: Channel, configuration: dict[str, Any], state: dict[str, str]) -> None:
+    from backends import runtime
+
+    _hello(channel, measure_peak=True)
+    spec, seed = Spec(**configuration["spec"]), int(configuration["seed"])
+    state["phase"] = "import"
+    module = _load_candidate(configuration["script"])
+    state["phase"] = "build"
+    model = _build(module, spec, seed)
+    channel.send(
+        "built",
+        num_params=_parameters(model),
+        flops_per_token=_flops_per_token(model),
+        depth=getattr(module, "DEPTH", None),
+    )
+    state["phase"] = "warmup"
+    model.train()
+    module.train(model, WarmupRun(spec, seed, configuration["warmup_seconds"]))
+    runtime.synchronize()
+    fresh = _build(module, spec, seed)
+    model.load_state_dict(fresh.state_dict())
+    del fresh
+    model.zero_grad(set_to_none=True)
+    runtime.seed(seed)
+    runtime.reset_peak_memory()
+
+    state["phase"] = "training"
+    channel.send("warm")
+    run = TimedRun(spec, seed, channel, configuration["budget"])
+    module.train(model, run)
+    runtime.synchronize()
+    weights = configuration["weights"]
+    runtime.save_weights(model, weights)
+    channel.send(
+        "weights",
+        path=weights,
+        peak_memory_mb=runtime.peak_memory_mb(),
+        steps=run.steps,
+        loss=run.last_loss,
+    )
+
+
+def _restore(configuration: dict[str, Any], state: dict[str, str]) -> tuple[Any, Spec]:
+    """Build the model in this fresh process and load the weights that training left."""
+    from backends import runtime
+
+    spec = Spec(**configuration["spec"])
+    state["phase"] = "import"
+    module = _load_candidate(configuration["script"])
+    state["phase"] = "build"
+    model = _build(module, spec, int(configuration["seed"]))
+    runtime.load_weights(model, configuration["weights"])
+    model.eval()
+    return model, spec
+
+
+def _answer(model: Any, tokens: np.ndarray) -> tuple[np.ndarray, str]:
+    """Logits for rows of tokens, as an array that shared memory can hold, and their dtype."""
+    from backends import runtime, torch
+
+    with torch.no_grad():
+        logits = model(runtime.from_numpy(tokens))
+    name = str(logits.dtype).rsplit(".", 1)[-1]
+    return runtime.to_transport(logits), name
+
+
+def _serve_answers(channel: Channel, configuration: dict[str, Any], state: dict[str, str]) -> None:
+    _hello(channel, measure_peak=False)
+    model, spec = _restore(configuration, state)
+    state["phase"] = "scoring"
+    questions = shared_array(
+        Path(configuration["questions"]), tuple(configuration["shape"]), "int32", create=False
+    )
+    answers = shared_array(
+        Path(configuration["answers"]), (2, configuration["answer_bytes"]), "uint8", create=False
+    )
+    channel.send("ready")
+    while True:
+        message = channel.receive()
+        if message["kind"] == "end":
+            return
+        slot, rows, length = message["slot"], message["rows"], message["length"]
+        tokens = np.array(questions[slot, :rows, :length])
+        logits, name = _answer(model, tokens)
+        expected = (rows, length, spec.vocab_size)
+        if logits.shape != expected:
+            raise ValueError(
+                f"forward(tokens) must return logits of shape {expected}, not {logits.shape}"
+            )
+        flat = np.ascontiguousarray(logits).view(np.uint8).reshape(-1)
+        answers[slot, : flat.size] = flat
+        channel.send("answered", slot=slot, dtype=name, bytes=int(flat.size))
+
+
+def _serve_sample(channel: Channel, configuration: dict[str, Any], state: dict[str, str]) -> None:
+    """Continue `tokens` by up to `count` more, one whole forward each: meant for short texts."""
+    from backends import runtime
+
+    model, spec = _restore(configuration, state)
+    state["phase"] = "sampling"
+    random = np.random.default_rng(int(configuration["seed"]))
+    tokens: list[int] = list(configuration["tokens"])
+    stop, temperature = configuration["stop"], float(configuration["temperature"])
+    for _ in range(int(configuration["count"])):
+        context = np.array([tokens[-spec.max_seq_len :]], dtype=np.int64)
+        logits, name = _answer(model, context)
+        last = _as_float32(logits[0, -1], name).astype(np.float64)
+        # The Gumbel trick: the largest of noisy logits is a draw from their softmax.
+        noise = random.gumbel(size=last.shape) * temperature
+        token = int(np.argmax(last + noise))
+        if token == stop:
+            break
+        tokens.append(token)
+    runtime.synchronize()
+    channel.send("sampled", tokens=tokens)
+
+
+def _as_float32(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Transported logits as float32; bfloat16 comes as its bit pattern in uint16."""
+    if dtype == "bfloat16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32)
+
+
+ROLES: dict[str, Callable[[Channel, dict[str, Any], dict[str, str]], None]] = {
+    "train": _serve_train,
+    "answer": _serve_answers,
+    "sample": _serve_sample,
+}
+
+
+if __name__ == "__main__":
+    main()

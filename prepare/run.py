@@ -1,0 +1,170 @@
+"""What `train(model, run)` is given: batches until the budget is spent, progress, a log.
+
+This runs inside the candidate process, so nothing here is trusted: the harness keeps its own
+clock, its own count of tokens and its own score.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prepare.channel import Channel, ChannelClosed, shared_array
+
+WARMUP_LOGS = 2
+WARMUP_MAX_BATCHES = 512
+LOG_INTERVAL = 0.2
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a model must fit: `vocab_size` tokens, contexts of up to `max_seq_len`."""
+
+    vocab_size: int
+    max_seq_len: int
+
+
+class Run:
+    """The harness as the candidate sees it.
+
+    `batches(n)` yields `(x, y)`: int64 tensors of shape (n, max_seq_len) on the device, y being
+    the token after each of x. `progress` is the share of the budget that is spent, 0 to 1.
+    """
+
+    def __init__(self, spec: Spec, seed: int) -> None:
+        self.spec = spec
+        self.seed = seed
+
+    @property
+    def progress(self) -> float:
+        raise NotImplementedError
+
+    def batches(self, device_batch_size: int) -> Iterator[tuple[Any, Any]]:
+        raise NotImplementedError
+
+    def log(self, step: int, loss: Any, **more: Any) -> None:
+        raise NotImplementedError
+
+
+def _check_batch_size(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"run.batches() needs a whole number of rows, at least 1, not {value!r}")
+    return value
+
+
+def _to_device(rows: np.ndarray) -> tuple[Any, Any]:
+    from backends import runtime
+
+    return runtime.from_numpy(rows[:, :-1]), runtime.from_numpy(rows[:, 1:])
+
+
+class WarmupRun(Run):
+    """Random tokens for a few steps, so that everything is compiled before the clock starts."""
+
+    def __init__(self, spec: Spec, seed: int, seconds: float) -> None:
+        super().__init__(spec, seed)
+        self._logs = 0
+        self._deadline = time.monotonic() + seconds
+        self._random = np.random.default_rng(seed)
+
+    @property
+    def progress(self) -> float:
+        return 0.0
+
+    def batches(self, device_batch_size: int) -> Iterator[tuple[Any, Any]]:
+        rows = _check_batch_size(device_batch_size)
+        shape = (rows, self.spec.max_seq_len + 1)
+        for _ in range(WARMUP_MAX_BATCHES):
+            if self._logs >= WARMUP_LOGS or time.monotonic() > self._deadline:
+                return
+            yield _to_device(self._random.integers(self.spec.vocab_size, size=shape))
+
+    def log(self, step: int, loss: Any, **more: Any) -> None:
+        self._logs += 1
+
+
+class TimedRun(Run):
+    """The real thing: batches from the harness through a ring in shared memory."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        seed: int,
+        channel: Channel,
+        budget: dict[str, float],
+    ) -> None:
+        super().__init__(spec, seed)
+        self._channel = channel
+        self._seconds = budget.get("seconds")
+        self._tokens = budget.get("tokens")
+        self._consumed = 0
+        self._started: float | None = None
+        self._last_log = float("-inf")
+        self.last_loss: float | None = None
+        self.steps = 0
+
+    @property
+    def progress(self) -> float:
+        if self._tokens is not None:
+            return min(1.0, self._consumed / self._tokens)
+        if self._started is None or self._seconds is None:
+            return 0.0
+        return min(1.0, (time.monotonic() - self._started) / self._seconds)
+
+    def batches(self, device_batch_size: int) -> Iterator[tuple[Any, Any]]:
+        rows = _check_batch_size(device_batch_size)
+        if self.progress >= 1.0:
+            return
+        self._channel.send("open", rows=rows)
+        ring: np.ndarray | None = None
+        slowest = 0.0
+        while True:
+            message = self._channel.receive()
+            if message["kind"] == "end":
+                return
+            if message["kind"] == "opened":
+                ring = shared_array(
+                    Path(message["path"]), tuple(message["shape"]), message["dtype"], create=False
+                )
+                continue
+            if message["kind"] != "slot":
+                raise ChannelClosed(f"unexpected {message['kind']!r} while reading batches")
+            if ring is None:  # a slot of the ring of an earlier, smaller or larger batch size
+                continue
+            now = time.monotonic()
+            self._started = now if self._started is None else self._started
+            batch = _to_device(ring[message["slot"]])
+            self._channel.send("released", slot=message["slot"])
+            yield batch
+            self._consumed += rows * self.spec.max_seq_len
+            # One micro-batch may take seconds on a slow device: don't begin one that can't end.
+            slowest = max(slowest * 0.9, time.monotonic() - now)
+            if self._seconds is not None and self.progress + slowest / self._seconds > 1.0:
+                return
+            if self.progress >= 1.0:
+                return
+
+    def log(self, step: int, loss: Any, **more: Any) -> None:
+        """Report an optimizer step; reading the loss waits for the device, as it must."""
+        value = float(loss)
+        self.last_loss = value
+        self.steps += 1
+        now = time.monotonic()
+        if now - self._last_log < LOG_INTERVAL:
+            return
+        self._last_log = now
+        numbers = {name: float(item) for name, item in more.items() if _is_number(item)}
+        self._channel.send("progress", step=int(step), loss=value, more=numbers)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -1,0 +1,247 @@
+"""val_bpb by question and answer: rows of tokens go to a candidate process, logits come back,
+and the arithmetic is done here.
+
+    val_bpb = total nats / (ln 2 * total bytes)
+
+over a fixed validation text in which every byte counts exactly once, whatever the batch size or
+the vocabulary. No code of the candidate runs in the process that knows the targets.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from prepare.channel import scratch_folder, shared_array
+from prepare.process import CandidateProcess
+
+ANSWER_BYTES = 64 * 1024 * 1024
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+ARITHMETIC_CHUNK = 256  # rows of logits turned into probabilities at a time: stays in cache
+
+
+class InvalidAnswer(Exception):
+    """The candidate's answers are no logits, or not those of a causal model.
+
+    `kind` is one of invalid_output, not_finite, causality, batch_dependence, nondeterminism,
+    implausible.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the arithmetic found. `row_nats` and `row_bytes` are float64 and int64 per row."""
+
+    val_bpb: float
+    nats: float
+    bytes: int
+    tokens: int
+    row_nats: np.ndarray
+    row_bytes: np.ndarray
+
+
+def rows_per_question(length: int, vocab_size: int) -> int:
+    """How many rows of `length` tokens fit one answer buffer, in float32 at worst."""
+    return max(1, ANSWER_BYTES // (length * vocab_size * 4))
+
+
+def decode_logits(raw: np.ndarray, dtype: str, shape: tuple[int, int, int]) -> np.ndarray:
+    """Bytes from shared memory as logits: float32 or float16, or bfloat16's bits in uint16.
+
+    Raises InvalidAnswer for another dtype or the wrong number of bytes.
+    """
+    width = DTYPE_BYTES.get(dtype)
+    if width is None:
+        allowed = ", ".join(DTYPE_BYTES)
+        raise InvalidAnswer("invalid_output", f"logits of dtype {dtype}; allowed are {allowed}")
+    if raw.size != width * math.prod(shape):
+        raise InvalidAnswer(
+            "invalid_output", f"{raw.size} bytes of {dtype} logits for the shape {shape}"
+        )
+    storage = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}[dtype]
+    return raw.view(storage).reshape(shape)
+
+
+def widen(logits: np.ndarray) -> np.ndarray:
+    """Transported logits as float32 (a copy); uint16 holds bfloat16's upper half of a float32."""
+    if logits.dtype == np.uint16:
+        return (logits.astype(np.uint32) << 16).view(np.float32)
+    return np.array(logits, dtype=np.float32)
+
+
+def target_nats(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Cross-entropy in nats of each target under the softmax of its logits.
+
+    Args:
+        logits: (N, V) as transported. targets: (N,) integers below V.
+
+    Returns: (N,) float64.
+
+    Raises InvalidAnswer if a logit is NaN or +inf, or a whole row is -inf.
+    """
+    nats = np.empty(len(targets), dtype=np.float64)
+    for start in range(0, len(targets), ARITHMETIC_CHUNK):
+        block = widen(logits[start : start + ARITHMETIC_CHUNK])
+        peak = block.max(axis=1, keepdims=True)
+        if not np.isfinite(peak).all():
+            raise InvalidAnswer("not_finite", "the logits hold NaN or infinite values")
+        block -= peak
+        wanted = targets[start : start + ARITHMETIC_CHUNK].astype(np.int64)
+        chosen = np.take_along_axis(block, wanted[:, None], axis=1)[:, 0].astype(np.float64)
+        np.exp(block, out=block)
+        nats[start : start + ARITHMETIC_CHUNK] = (
+            np.log(block.sum(axis=1).astype(np.float64)) - chosen
+        )
+    if not np.isfinite(nats).all():
+        raise InvalidAnswer("not_finite", "a target was given probability 0")
+    return nats
+
+
+class Answerer:
+    """A candidate process that answers rows of tokens with logits, two questions in flight.
+
+    with Answerer(run_dir, configuration, environment, timeout) as answerer:
+        for index, logits in answerer.ask(questions): ...
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        configuration: Mapping[str, Any],
+        environment: Mapping[str, str],
+        *,
+        max_rows: int,
+        timeout: float,
+    ) -> None:
+        spec = configuration["spec"]
+        self._vocab_size, length = int(spec["vocab_size"]), int(spec["max_seq_len"])
+        answer_bytes = max_rows * length * self._vocab_size * 4
+        self._folder = scratch_folder(2 * answer_bytes)
+        self._questions = shared_array(
+            self._folder / "questions", (2, max_rows, length), "int32", create=True
+        )
+        self._answers = shared_array(
+            self._folder / "answers", (2, answer_bytes), "uint8", create=True
+        )
+        self._process = CandidateProcess(run_dir, "answer", environment)
+        self._deadline = time.monotonic() + timeout
+        self.hello: dict[str, Any] = {}
+        self._process.send(
+            "configure",
+            **configuration,
+            questions=str(self._folder / "questions"),
+            answers=str(self._folder / "answers"),
+            shape=list(self._questions.shape),
+            answer_bytes=answer_bytes,
+        )
+
+    def wait_until_ready(self) -> None:
+        """Wait until the weights are loaded. Raises what `_receive` raises."""
+        self.hello = self._receive("hello")
+        self._receive("ready")
+
+    def _receive(self, kind: str) -> dict[str, Any]:
+        message = self._process.receive(self._deadline - time.monotonic())
+        if message["kind"] == "failed":
+            raise CandidateFailed(message)
+        if message["kind"] != kind:
+            raise InvalidAnswer("invalid_output", f"expected {kind!r}, got {message['kind']!r}")
+        return message
+
+    def ask(self, questions: list[np.ndarray]) -> Iterator[np.ndarray]:
+        """Answers in order: for each (n, L) block of tokens, (n, L, V) logits as transported.
+
+        An answer is a view of shared memory, valid until the next one is asked for.
+        """
+        sent = 0
+        for index, tokens in enumerate(questions):
+            while sent < min(index + 2, len(questions)):
+                self._send_question(sent % 2, questions[sent])
+                sent += 1
+            message = self._receive("answered")
+            slot = index % 2
+            size = message.get("bytes")
+            if message.get("slot") != slot or not isinstance(size, int):
+                raise InvalidAnswer("invalid_output", "an answer to another question")
+            raw = self._answers[slot, : max(0, min(size, self._answers.shape[1]))]
+            shape = (tokens.shape[0], tokens.shape[1], self._vocab_size)
+            yield decode_logits(raw, str(message.get("dtype")), shape)
+
+    def _send_question(self, slot: int, tokens: np.ndarray) -> None:
+        rows, length = tokens.shape
+        self._questions[slot, :rows, :length] = tokens
+        self._process.send("ask", slot=slot, rows=rows, length=length)
+
+    @property
+    def log_tail(self) -> str:
+        return self._process.log_tail()
+
+    def __enter__(self) -> Answerer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.__exit__(kind, error, trace)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class CandidateFailed(Exception):
+    """The candidate process reported an exception: `phase`, `failure` and `message`."""
+
+    def __init__(self, report: Mapping[str, Any]) -> None:
+        super().__init__(str(report.get("message")))
+        self.phase = str(report.get("phase"))
+        self.failure = str(report.get("failure"))
+        self.message = str(report.get("message"))
+
+
+class Tally:
+    """Adds up nats and bytes row by row, so that each row counts once and only once."""
+
+    def __init__(self, rows: np.ndarray, token_bytes: np.ndarray) -> None:
+        """rows: (N, T+1) tokens. token_bytes: (V,) bytes per token, 0 for special tokens."""
+        self._targets = rows[:, 1:]
+        self._bytes = token_bytes[self._targets]
+        self._row_nats = np.full(len(rows), np.nan)
+
+    def add(self, indices: np.ndarray, logits: np.ndarray) -> None:
+        """Count rows `indices` (n,) by their logits (n, T, V)."""
+        for index, row_logits in zip(indices, logits, strict=True):
+            if not math.isnan(self._row_nats[index]):
+                raise ValueError(f"row {index} was counted before")
+            counted = self._bytes[index] > 0
+            # Special tokens have no bytes and are not asked for: a model may rule them out.
+            nats = target_nats(row_logits[counted], self._targets[index][counted])
+            self._row_nats[index] = nats.sum()
+
+    def score(self) -> Score:
+        """The total. Raises ValueError if a row was never answered."""
+        if np.isnan(self._row_nats).any():
+            raise ValueError("some rows were never answered")
+        row_bytes = self._bytes.sum(axis=1, dtype=np.int64)
+        nats, total = math.fsum(self._row_nats), int(row_bytes.sum())
+        return Score(
+            val_bpb=nats / (math.log(2) * total),
+            nats=nats,
+            bytes=total,
+            tokens=int((self._bytes > 0).sum()),
+            row_nats=self._row_nats.copy(),
+            row_bytes=row_bytes,
+        )
