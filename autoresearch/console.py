@@ -143,9 +143,9 @@ def describe(data: Mapping[str, Any]) -> str:
     if data.get("tokens_per_second"):
         words.append(f"{data['tokens_per_second']:,.0f} tok/s")
     if data.get("mfu") is not None:
-        words.append(f"MFU {data['mfu']:.1f}%")
-    if data.get("message"):
-        words.append(str(data["message"]))
+        words.append(f"MFU {100 * data['mfu']:.1f}%")
+    if data.get("unit") == "bytes" and data.get("total"):
+        words.append(f"{data['done'] / 1e6:,.1f} of {data['total'] / 1e6:,.1f} MB")
     return "  ".join(words)
 
 
@@ -153,15 +153,15 @@ def extent(data: Mapping[str, Any]) -> tuple[float, float | None]:
     """(done, total) of one progress event: seconds of a budget, or items of any unit."""
     if data.get("budget") is not None:
         return float(data.get("elapsed") or 0.0), float(data["budget"])
-    total = data.get("total")
+    total = data.get("total", data.get("of"))
     return float(data.get("done") or 0.0), None if total is None else float(total)
 
 
-def seconds_left(data: Mapping[str, Any]) -> float | None:
-    """Seconds until the budget is spent, where the event has a budget in seconds."""
+def left_words(data: Mapping[str, Any]) -> str:
+    """`42 s left`, where the event has a budget in seconds."""
     if data.get("budget") is None or data.get("elapsed") is None:
-        return None
-    return max(0.0, float(data["budget"]) - float(data["elapsed"]))
+        return ""
+    return f"{max(0.0, float(data['budget']) - float(data['elapsed'])):.0f} s left"
 
 
 class PlainProgress:
@@ -179,15 +179,18 @@ class PlainProgress:
             self._phase = str(data.get("phase", ""))
             self._print(self._phase)
             self._last_line = now
-        elif name == "progress" and now - self._last_line >= self._every:
-            done, total = extent(data)
-            share = f"{100 * done / total:3.0f}%  " if total else ""
-            left = seconds_left(data)
-            tail = "" if left is None else f"  {left:.0f} s left"
-            self._print(f"{self._phase}  {share}{describe(data)}{tail}".rstrip())
-            self._last_line = now
         elif name == "warning":
             self._print(f"warning: {data.get('message', '')}")
+        elif now - self._last_line >= self._every:
+            done, total = extent(data)
+            words = [
+                str(data.get("task", self._phase)),
+                f"{100 * done / total:3.0f}%" if total else "",
+                describe(data),
+                left_words(data),
+            ]
+            self._print("  ".join(word for word in words if word))
+            self._last_line = now
 
     def _print(self, text: str) -> None:
         print(f"{self._prefix}{text}", file=sys.stderr, flush=True)
@@ -200,6 +203,7 @@ class LiveProgress:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         self._prefix = f"{prefix} " if prefix else ""
+        self._label = ""
         self._task: TaskID | None = None
         self._progress: Progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -219,26 +223,25 @@ class LiveProgress:
         self._progress.stop()
 
     def __call__(self, name: str, data: dict[str, Any]) -> None:
-        if name == "phase" or self._task is None:
-            self._new_task(str(data.get("phase", name)))
-        if name == "progress" and self._task is not None:
+        if name == "warning":
+            text = f"warning: {data.get('message', '')}"
+            self._progress.console.print(text, style="yellow", markup=False)
+            return
+        label = str(data.get("phase") or data.get("task") or self._label or name)
+        task = self._task
+        if task is None or label != self._label:
+            task = self._begin(label)
+        if name != "phase":
             done, total = extent(data)
-            left = seconds_left(data)
             self._progress.update(
-                self._task,
-                completed=done,
-                total=total,
-                figures=describe(data),
-                left="" if left is None else f"{left:.0f} s left",
-            )
-        elif name == "warning":
-            self._progress.console.print(
-                f"warning: {data.get('message', '')}", style="yellow", markup=False
+                task, completed=done, total=total, figures=describe(data), left=left_words(data)
             )
 
-    def _new_task(self, phase: str) -> None:
+    def _begin(self, label: str) -> TaskID:
         if self._task is not None:
             self._progress.remove_task(self._task)
+        self._label = label
         self._task = self._progress.add_task(
-            f"{self._prefix}{phase}", total=None, figures="", left=""
+            f"{self._prefix}{label}", total=None, figures="", left=""
         )
+        return self._task

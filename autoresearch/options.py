@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import click
 
@@ -38,6 +39,24 @@ class NearChoice(click.ParamType):
         if value in self._names:
             return str(value)
         self.fail(f"no {self._kind} {value!r}.{near(str(value), self._names)}", param, ctx)
+
+
+class Seconds(click.ParamType):
+    """A duration: 90, 90s, 1.5m, 1h; converted to seconds."""
+
+    name = "duration"
+    UNITS: ClassVar[dict[str, float]] = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", str(value))
+        if match is None or float(match[1]) <= 0:
+            self.fail(f"{value!r} is not a duration: write 90, 90s, 5m or 1h", param, ctx)
+        return float(match[1]) * self.UNITS[match[2]]
+
+
+SECONDS = Seconds()
 
 
 def json_option(function: F) -> F:
