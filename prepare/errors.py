@@ -1,18 +1,18 @@
 """What can go wrong before a number exists, each with an exit code and what to do next.
 
-    PrepareError                       exit 1
-    ├── UsageError                     exit 2   the request itself is wrong
-    ├── DataError                      exit 3
-    │   ├── NoData                     nothing to train on at that place
-    │   ├── IncompleteShard            a download stopped half-way
-    │   ├── CorruptFile                checksum or structure is wrong
-    │   ├── VocabularyMismatch         tokens, tokenizer and settings disagree
-    │   └── DownloadError              the server, or offline mode, said no
-    ├── EnvironmentProblem             exit 4
-    │   ├── DiskFull
-    │   ├── UnwritableCache
-    │   └── MissingTool                git, a compiler, an extra
-    └── CandidateError                 exit 5   train.py failed; carried in a Failure
+PrepareError                       exit 1
+├── UsageError                     exit 2   the request itself is wrong
+├── DataError                      exit 3
+│   ├── NoData                     nothing to train on at that place
+│   ├── IncompleteShard            a download stopped half-way
+│   ├── CorruptFile                checksum or structure is wrong
+│   ├── VocabularyMismatch         tokens, tokenizer and settings disagree
+│   └── DownloadError              the server, or offline mode, said no
+├── EnvironmentProblem             exit 4
+│   ├── DiskFull
+│   ├── UnwritableCache
+│   └── MissingTool                git, a compiler, an extra
+└── CandidateError                 exit 5   train.py failed; carried in a Failure
 """
 
 from __future__ import annotations

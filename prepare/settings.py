@@ -30,7 +30,9 @@ class Settings(BaseModel):
 
     preset: str = Field("demo", description="the preset these values came from")
     corpus: str = Field("embedded", description="embedded, climbmix, tinystories, or a path")
-    corpus_bytes: int = Field(16_000_000, ge=10_000, description="training text to generate, embedded only")
+    corpus_bytes: int = Field(
+        16_000_000, ge=10_000, description="training text to generate, embedded only"
+    )
     shards: int = Field(10, ge=1, description="training shards to download, hub corpora only")
     vocab_size: int = Field(8192, ge=256, le=65536, description="256 means bytes")
     max_seq_len: int = Field(512, ge=16, description="context length in tokens")
@@ -55,12 +57,15 @@ class Settings(BaseModel):
             table = tomllib.loads(path.read_text(encoding="utf-8"))
             return cls.model_validate(table.get("experiment", {}))
         except tomllib.TOMLDecodeError as error:
-            raise UsageError(f"{path}: not valid TOML: {error}", "mend the line it names") from error
+            raise UsageError(
+                f"{path}: not valid TOML: {error}", "mend the line it names"
+            ) from error
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise UsageError(
-                f"{path}: experiment.{where}: {first['msg']}", "see `autoresearch presets show NAME`"
+                f"{path}: experiment.{where}: {first['msg']}",
+                "see `autoresearch presets show NAME`",
             ) from error
 
     def dumps(self) -> str:
