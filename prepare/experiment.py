@@ -13,7 +13,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,17 @@ from prepare import upstream
 from prepare.channel import ProtocolError
 from prepare.dataset import Dataset, prepare_dataset
 from prepare.errors import UsageError
+from prepare.evaluate import evaluate, question_rows
 from prepare.outcome import Failure, Outcome, Result
-from prepare.probes import Comparison, ProbeReport, plan_probes
+from prepare.probes import ProbeReport
 from prepare.process import CandidateProcess, ProcessGone, TimedOut, log_tail
-from prepare.score import Answerer, CandidateFailed, InvalidAnswer, Score, Tally, rows_per_question
+from prepare.score import Answerer, CandidateFailed, InvalidAnswer, Score
 from prepare.settings import Settings
 from prepare.training import EventSink, Trained, TrainingFailed, train_candidate
 
 # Part of every score id: raise it when the same model would get another number.
 HARNESS_VERSION = 1
 TIER = "process"
-PROBED_BATCHES = 3
 # Bits per byte below the entropy of the text itself that sampling noise can explain.
 FLOOR_MARGIN = 0.02
 
@@ -65,7 +65,7 @@ def run_experiment(
     environment = _environment(backend, attention)
     style = upstream.style_of(script)
     if isinstance(style, Failure):
-        return _record(folder, style)
+        return _record(folder, replace(style, run_dir=str(folder)))
     emit("phase", {"phase": "prepare"})
     dataset = prepare_dataset(settings, emit)
     if style == "upstream":
@@ -169,38 +169,28 @@ class _Experiment:
         self._emit("phase", {"phase": "scoring"})
         settings, dataset = self._settings, self._dataset
         rows = dataset.val.read_all()
-        random = np.random.default_rng(secrets.randbits(128))
-        per_question = min(
-            rows_per_question(settings.max_seq_len, dataset.tokenizer.vocab_size), len(rows)
-        )
-        order = random.permutation(len(rows))
-        groups = [order[i : i + per_question] for i in range(0, len(rows), per_question)]
-        questions = [rows[group, :-1].astype(np.int32) for group in groups]
-        probed = random.permutation(len(groups))[:PROBED_BATCHES].tolist()
-        probes = plan_probes(questions, probed, random)
-        folders = [self._folder, self._folder / "probes"]
-        folders[1].mkdir(exist_ok=True)
+        vocab_size = dataset.tokenizer.vocab_size
+        size = question_rows(len(rows), settings.max_seq_len, vocab_size)
+        probe_folder = self._folder / "probes"
+        probe_folder.mkdir(exist_ok=True)
         with (
-            self._answerer(folders[0], per_question) as first,
-            self._answerer(folders[1], per_question) as second,
+            self._answerer(self._folder, size) as first,
+            self._answerer(probe_folder, size) as second,
         ):
             first.wait_until_ready()
-            tally = Tally(rows, dataset.tokenizer.token_bytes)
-            originals: dict[int, np.ndarray] = {}
-            for index, logits in enumerate(first.ask(questions)):
-                tally.add(groups[index], logits)
-                if index in probed:
-                    originals[index] = np.array(logits)
-                self._emit("scoring", {"done": index + 1, "of": len(questions)})
             second.wait_until_ready()
-            comparison = Comparison(compute_dtype)
-            answers = second.ask([probe.tokens for probe in probes])
-            for probe, logits in zip(probes, answers, strict=True):
-                comparison.check(probe, originals, logits)
-        score = tally.score()
+            score, probes = evaluate(
+                rows,
+                dataset.tokenizer.token_bytes,
+                compute_dtype,
+                first.ask,
+                second.ask,
+                np.random.default_rng(secrets.randbits(128)),
+                lambda done, total: self._emit("scoring", {"done": done, "of": total}),
+            )
         self._check_plausible(score)
         np.save(self._folder / "row_nats.npy", score.row_nats, allow_pickle=False)
-        return score, comparison.report()
+        return score, probes
 
     def _answerer(self, folder: Path, rows: int) -> Answerer:
         return Answerer(

@@ -63,14 +63,14 @@ class Feeder(threading.Thread):
         super().__init__(daemon=True)
         self._process, self._feed = process, feed
         shape = (SLOTS, rows, row_tokens)
-        self._folder = scratch_folder(int(np.prod(shape)) * feed.dtype.itemsize)
+        self._folder = scratch_folder(int(np.prod(shape)) * feed.rows.dtype.itemsize)
         path = self._folder / "ring"
-        self._ring = shared_array(path, shape, feed.dtype.name, create=True)
+        self._ring = shared_array(path, shape, feed.rows.dtype.name, create=True)
         self._free = threading.Semaphore(SLOTS)
         self._stopped = threading.Event()
         self._feed.fill(self._ring[0])  # ready before it is asked for, and before the clock starts
         self.error: BaseException | None = None
-        self.announcement = {"path": str(path), "shape": list(shape), "dtype": feed.dtype.name}
+        self.announcement = {"path": str(path), "shape": list(shape), "dtype": feed.rows.dtype.name}
 
     def run(self) -> None:
         filled = 1

@@ -80,7 +80,7 @@ def _batches(B: int, T: int, split: str) -> Iterator[tuple[Any, Any, int]]:
     from backends import runtime
 
     feed = Feed(getattr(_dataset(), split), _settings().seed)
-    buffer = np.empty((B, T + 1), dtype=feed.dtype)
+    buffer = np.empty((B, T + 1), dtype=feed.rows.dtype)
     while True:
         epoch = feed.fill(buffer)
         yield runtime.from_numpy(buffer[:, :-1]), runtime.from_numpy(buffer[:, 1:]), epoch
