@@ -185,7 +185,7 @@ class PlainProgress:
             done, total = extent(data)
             words = [
                 str(data.get("task", self._phase)),
-                f"{100 * done / total:3.0f}%" if total else "",
+                f"{min(100 * done / total, 100):3.0f}%" if total else "",
                 describe(data),
                 left_words(data),
             ]
