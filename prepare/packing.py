@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from prepare.tokens import TokenStore
 
 VERSION = 1
+# Runs shorter than this on average are gathered token by token (about 3 ns each), longer ones are
+# copied run by run (about 0.3 us each): measured on an x86 server.
+SHORT_RUN = 192
 Ints = NDArray[np.int64]
 
 
@@ -51,7 +54,7 @@ class RowPlan:
     starts: Ints  # (n_rows + 1,) first run of each row
     sources: Ints  # (n_runs,) position in the store's tokens
     lengths: Ints  # (n_runs,) tokens in the run
-    long_tokens: Ints  # (n_rows,) targets that belong to documents longer than a row
+    long_tokens: Ints  # (n_rows,) targets, BOS not counted, in documents longer than a row
 
     @property
     def n_rows(self) -> int:
@@ -110,8 +113,21 @@ class Rows:
         """T: a row has T + 1 tokens."""
         return self.plan.max_seq_len
 
+    @property
+    def dtype(self) -> np.dtype[np.integer]:
+        """uint16 or uint32, whichever holds every token id."""
+        return self.store.tokens.dtype
+
+    def read_all(self) -> NDArray[np.integer]:
+        """Every row of the plan, (n_rows, T + 1): meant for validation, which is small."""
+        out = np.empty((len(self), self.max_seq_len + 1), self.dtype)
+        self.read(np.arange(len(self)), out)
+        return out
+
     def read(self, indices: Ints, out: NDArray[np.integer]) -> None:
         """Copy rows `indices` into `out` (len(indices), T + 1), whose dtype holds every id."""
+        if not out.flags.c_contiguous:
+            raise ValueError("out must be contiguous")
         plan, tokens = self.plan, self.store.tokens
         first = plan.starts[indices]
         counts = plan.starts[np.asarray(indices) + 1] - first
@@ -121,13 +137,14 @@ class Rows:
         sources, lengths = plan.sources[runs], plan.lengths[runs]
         stops = np.cumsum(lengths)
         flat = out.reshape(-1)
-        if not np.shares_memory(flat, out):
-            raise ValueError("out must be contiguous")
+        if len(flat) < SHORT_RUN * len(runs):
+            positions = np.repeat(sources - (stops - lengths), lengths)
+            positions += np.arange(len(flat))
+            flat[:] = tokens[positions]
+            return
         begin = 0
-        for source, length, stop in zip(
-            sources.tolist(), lengths.tolist(), stops.tolist(), strict=True
-        ):
-            flat[begin:stop] = tokens[source : source + length]
+        for source, stop in zip(sources.tolist(), stops.tolist(), strict=True):
+            flat[begin:stop] = tokens[source : source + stop - begin]
             begin = stop
 
 
@@ -167,7 +184,8 @@ class _Runs:
         rows, places, sources, lengths = (a[order] for a in (rows, places, sources, lengths))
         starts = np.searchsorted(rows, np.arange(self.n_rows + 1))
         document = np.searchsorted(offsets, sources, side="right") - 1
-        targets = np.where(places == 0, lengths - 1, lengths) * is_long[document]
+        begins = (places == 0) | (sources == offsets[document])  # a first token, or a BOS, is none
+        targets = (lengths - begins) * is_long[document]
         long_tokens = np.bincount(rows, weights=targets, minlength=self.n_rows).astype(np.int64)
         return RowPlan(max_seq_len, starts.astype(np.int64), sources, lengths, long_tokens)
 
