@@ -75,14 +75,12 @@ def build(module: Any, job: dict[str, Any]) -> Any:
     return model
 
 
-def train(job: dict[str, Any]) -> dict[str, Any]:
-    """Trains for `steps` optimizer steps; `losses`, and what torch's compiler counted."""
+def fit(module: Any, model: Any, steps: int) -> dict[str, Any]:
+    """Trains for that many optimizer steps; `losses`, and what torch's compiler counted."""
     from backends import runtime
 
-    module = load(job)
-    model = build(module, job)
     device_tokens = module.DEVICE_BATCH_SIZE * SPEC.max_seq_len
-    run = FakeRun(job["steps"] * module.TOTAL_BATCH_SIZE // device_tokens)
+    run = FakeRun(steps * module.TOTAL_BATCH_SIZE // device_tokens)
     module.train(model, run)
     result: dict[str, Any] = {"losses": run.losses, "runtime": runtime.name}
     if runtime.name == "torch":
@@ -93,35 +91,41 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def gradients(job: dict[str, Any]) -> dict[str, Any]:
-    """Loss of the first batch; its gradients go to the npz `job["out"]`."""
+def train(job: dict[str, Any]) -> dict[str, Any]:
+    """Trains for `steps` optimizer steps."""
+    module = load(job)
+    return fit(module, build(module, job), job["steps"])
+
+
+def parity(job: dict[str, Any]) -> dict[str, Any]:
+    """All that two backends are compared by, from one compiled module.
+
+    `losses` of `steps` training steps, `loss` and gradients (npz `job["gradients"]`) of the first
+    batch, and the weights (npz `job["updated"]`) after as many optimizer steps on gradients that
+    NumPy draws.
+    """
     from backends import runtime
 
     module = load(job)
     model = build(module, job)
     x, y = next(iter(FakeRun(1).batches(module.DEVICE_BATCH_SIZE)))
-    loss = runtime.backward(model)(x, y)
+    loss = float(runtime.backward(model)(x, y))
     found = {name: runtime.to_numpy(p.grad) for name, p in model.named_parameters()}
-    np.savez(job["out"], **found)
-    return {"loss": float(loss)}
+    np.savez(job["gradients"], **found)
+    model.zero_grad(set_to_none=True)
+    result = {**fit(module, model, job["steps"]), "loss": loss}
 
-
-def optimizer(job: dict[str, Any]) -> dict[str, Any]:
-    """`steps` optimizer steps on gradients that NumPy draws; the weights go to `job["out"]`."""
-    from backends import runtime
-
-    module = load(job)
-    model = build(module, job)
-    stepper = module.make_optimizer(model)
+    runtime.load_weights(model, job["weights"])
+    optimizer = module.make_optimizer(model)
     generator = np.random.default_rng(2)
     for _ in range(job["steps"]):
         for _, p in sorted(model.named_parameters()):
             drawn = generator.standard_normal(tuple(p.shape)).astype(np.float32)
             p.grad = runtime.from_numpy(drawn)
-        stepper.step()
+        optimizer.step()
     found = {name: runtime.to_numpy(p) for name, p in model.named_parameters()}
-    np.savez(job["out"], **found)
-    return {}
+    np.savez(job["updated"], **found)
+    return result
 
 
 def learns(job: dict[str, Any]) -> dict[str, Any]:
