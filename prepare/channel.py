@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 MAX_FRAME_BYTES = 4 * 1024 * 1024
+# What logits may travel as; bfloat16 goes as its bit pattern.
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _HEADER = struct.Struct(">I")
 
 

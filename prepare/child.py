@@ -17,10 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from prepare.channel import Channel, ChannelClosed, shared_array
+from prepare.channel import DTYPE_BYTES, Channel, ChannelClosed, shared_array
 from prepare.run import Spec, TimedRun, WarmupRun
 
 MODULE_NAME = "train"
+
+
+class InvalidLogits(ValueError):
+    """The model's answer is no logits for the tokens it was given."""
 
 
 def main() -> None:
@@ -66,6 +70,8 @@ def _kind_of(error: BaseException) -> str:
         return "import_error"
     if isinstance(error, FloatingPointError):
         return "nan"
+    if isinstance(error, InvalidLogits):
+        return "invalid_output"
     if isinstance(error, SystemExit):
         return "exit"
     if isinstance(error, MemoryError) or runtime.is_out_of_memory(error):
@@ -219,9 +225,10 @@ def _serve_answers(channel: Channel, configuration: dict[str, Any], state: dict[
         tokens = np.array(questions[slot, :rows, :length])
         logits, name = _answer(model, tokens)
         expected = (rows, length, spec.vocab_size)
-        if logits.shape != expected:
-            raise ValueError(
-                f"forward(tokens) must return logits of shape {expected}, not {logits.shape}"
+        if logits.shape != expected or name not in DTYPE_BYTES:
+            raise InvalidLogits(
+                f"forward(tokens) must return logits of shape {expected} in "
+                f"{', '.join(DTYPE_BYTES)}, not {logits.shape} in {name}"
             )
         flat = np.ascontiguousarray(logits).view(np.uint8).reshape(-1)
         answers[slot, : flat.size] = flat

@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from prepare.channel import scratch_folder, shared_array
+from prepare.channel import DTYPE_BYTES, scratch_folder, shared_array
 from prepare.process import CandidateProcess
 
 ANSWER_BYTES = 64 * 1024 * 1024
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 ARITHMETIC_CHUNK = 256  # rows of logits turned into probabilities at a time: stays in cache
 
 

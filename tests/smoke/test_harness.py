@@ -159,7 +159,7 @@ def test_training_on_after_the_budget_is_refused(tmp_path, settings):
             "causality",
         ),
         ("logits = logits if targets is not None else logits * float('nan')", "not_finite"),
-        ("logits = logits if targets is not None else logits[:, :, :9]", "exception"),
+        ("logits = logits if targets is not None else logits[:, :, :9]", "invalid_output"),
         ("logits = logits if targets is not None else logits.double()", "invalid_output"),
     ],
 )
