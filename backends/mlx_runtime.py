@@ -1,0 +1,327 @@
+"""`runtime` on MLX: the same names as torch_runtime.
+
+    backward = runtime.backward(model)              # compiles model(x, y) -> scalar loss and its gradient
+    loss = backward(x, y, scale=1 / accumulation)   # adds scale * dloss/dp to p.grad
+    y = runtime.attention(q, k, v, window)
+
+MLX differentiates functions and computes lazily. `backward` therefore takes the whole step into one
+function (parameters, buffers, random state and old gradients in; loss, gradients and what the forward
+wrote out), and starts its computation at once, so that no graph grows from step to step.
+
+Legend: B batch, T sequence, H heads, D head width.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import mlx.core as mx
+import numpy as np
+
+import backends
+from backends import mlx_attention
+from backends.errors import BackendError, WeightsMismatch
+from backends.mlx_softcap import softcap_cross_entropy
+from backends.mlx_torch import Tensor, nn
+from backends.mlx_torch import device as _device
+from backends.mlx_torch._compile import Compiled, module_tensors, with_arrays
+from backends.mlx_torch._dtypes import DTYPES, dtype
+from backends.mlx_torch._grad_mode import MODE, differentiating, settle
+from backends.mlx_torch._tensor import flush, to_array
+
+if TYPE_CHECKING:
+    from backends.hardware import Hardware
+    from backends.policy import Policy
+
+__all__ = [
+    "attention",
+    "backward",
+    "compile",
+    "compute_dtype",
+    "device",
+    "from_numpy",
+    "hardware",
+    "is_out_of_memory",
+    "load_weights",
+    "matmul_peak",
+    "name",
+    "peak_memory_mb",
+    "policy",
+    "reset_peak_memory",
+    "save_weights",
+    "seed",
+    "softcap_cross_entropy",
+    "synchronize",
+    "to_numpy",
+    "to_transport",
+    "versions",
+]
+
+name = "mlx"
+MB = 2**20
+F = TypeVar("F", bound=Callable[..., Any])
+
+device = _device("mlx")
+hardware: Hardware
+policy: Policy
+compute_dtype: dtype
+
+
+def __getattr__(attribute: str) -> Any:
+    """`hardware`, `policy` and `compute_dtype`, on first use."""
+    make = _LAZY.get(attribute)
+    if make is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
+    return globals().setdefault(attribute, make())
+
+
+def _this(attribute: str) -> Any:
+    found = globals().get(attribute)
+    return __getattr__(attribute) if found is None else found
+
+
+_LAZY: dict[str, Callable[[], Any]] = {
+    "hardware": lambda: backends.selection_for("mlx").hardware,
+    "policy": lambda: backends.selection_for("mlx").policy,
+    "compute_dtype": lambda: DTYPES[_this("policy").compute_dtype],
+}
+
+
+# Random numbers, time, memory.
+
+
+def seed(n: int) -> None:
+    """Seed MLX's random numbers."""
+    mx.random.seed(n)
+
+
+def synchronize() -> None:
+    """Compute everything written so far and wait for it."""
+    flush()
+    mx.synchronize()
+
+
+def peak_memory_mb() -> float:
+    """Highest memory use of MLX's allocator in MB (2**20 bytes)."""
+    return mx.get_peak_memory() / MB
+
+
+def reset_peak_memory() -> None:
+    """Forget the peak so far."""
+    mx.reset_peak_memory()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether MLX ran out of memory; its allocators raise a RuntimeError that opens with these words."""
+    words = (
+        "[malloc",
+        "[metal::malloc]",
+        "Unable to allocate",
+        "[METAL] Command buffer execution failed: Insuff",
+    )
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and str(error).startswith(words)
+
+
+# Arrays in and out.
+
+
+def from_numpy(a: np.ndarray) -> Tensor:
+    """A copy; integers of any width become int64, float64 becomes float32 (MLX GPUs lack it)."""
+    if np.issubdtype(a.dtype, np.integer):
+        a = a.astype(np.int64)
+    elif a.dtype == np.float64:
+        a = a.astype(np.float32)
+    return Tensor(mx.array(np.ascontiguousarray(a)))
+
+
+def to_numpy(t: Tensor) -> np.ndarray:
+    """A copy on the host; bfloat16, which NumPy lacks, becomes float32."""
+    a = to_array(t)
+    return np.array(a.astype(mx.float32) if a.dtype == mx.bfloat16 else a)
+
+
+def to_transport(t: Tensor) -> np.ndarray:
+    """Contiguous and exact: bfloat16 as its bit pattern (uint16), other dtypes as they are."""
+    a = mx.contiguous(to_array(t))
+    return np.ascontiguousarray(np.array(a.view(mx.uint16) if a.dtype == mx.bfloat16 else a))
+
+
+# Compiling, gradients, attention.
+
+
+def compile(fn: F) -> F:
+    """`fn` compiled if the policy compiles: one trace per set of shapes and Python numbers.
+
+    In-place updates of tensors in its arguments are kept, also inside lists, tuples and dicts.
+    """
+    compiled = Compiled(fn)
+
+    @functools.wraps(fn)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return (compiled if _this("policy").compile else fn)(*args, **kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+def backward(model: nn.Module) -> Callable[..., Tensor]:
+    """`step(x, y, scale=1.0) -> loss`: adds scale * dloss/dp to each p.grad in p's dtype.
+
+    `model(x, y)` returns a scalar; the loss comes back detached and unscaled, x and y are (B, T)
+    int64. Frozen parameters and those the loss doesn't use keep their grad, None included. What
+    the forward writes to buffers is kept. With fp16 compute the loss is scaled up and the
+    gradients down again; a step whose gradients overflow adds zeros.
+    """
+    run = Compiled(functools.partial(_loss_and_gradients, model))
+
+    def step(x: Tensor, y: Tensor, scale: float = 1.0) -> Tensor:
+        flush()
+        trained = [p for p in model.parameters() if p.requires_grad]
+        call = run if _this("policy").compile else run.fn
+        loss, grads = call(
+            x, y, Tensor(mx.array(scale, mx.float32)), [p.grad for p in trained], model
+        )
+        for p, grad in zip(trained, grads, strict=True):
+            p.grad = grad
+        mx.async_eval(loss.array, [g.array for g in grads if g is not None])
+        return loss
+
+    return step
+
+
+def _loss_and_gradients(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    grads: list[Tensor | None],
+    state: nn.Module,
+) -> tuple[Tensor, list[Tensor | None]]:
+    """One forward and backward pass; `state` is the model again, so that Compiled takes its tensors in."""
+    held = list({id(t): t for t in module_tensors(model)}.values())
+    trained = [p for p in model.parameters() if p.requires_grad]
+    number = {id(t): i for i, t in enumerate(held)}
+    written: list[int] = []
+
+    def loss_of(arrays: list[mx.array]) -> Any:
+        full = [t._value for t in held]
+        for p, a in zip(trained, arrays, strict=True):
+            full[number[id(p)]] = a
+        with differentiating():
+            loss, changed, values = with_arrays(held, full, lambda: to_array(model(x, y)))
+        written[:] = changed
+        if loss.size != 1:
+            raise BackendError(
+                f"model(x, y) must return a scalar loss, got shape {tuple(loss.shape)}"
+            )
+        loss = loss.reshape(())
+        return loss.astype(mx.float32) * scale.array, loss, values
+
+    MODE.used, outer = set(), MODE.used
+    try:
+        (_, loss, values), found = mx.value_and_grad(loss_of)([p._value for p in trained])
+        used = MODE.used
+    finally:
+        MODE.used = outer
+    for i, value in zip(written, values, strict=True):
+        held[i]._value = value
+    new: list[Tensor | None] = []
+    for p, old, grad in zip(trained, grads, found, strict=True):
+        add = Tensor(grad.astype(p._value.dtype)) if id(p) in used else None
+        new.append(old if add is None else add if old is None else Tensor(old.array + add.array))
+    return Tensor(loss), new
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    """q (B, T, H, D), k and v (B, T, H or fewer, D) -> (B, T, H, D).
+
+    Query i sees keys i - window .. i, both included; window None, or T - 1 and more: full causal.
+    """
+    return Tensor(settle(mlx_attention.attention(to_array(q), to_array(k), to_array(v), window)))
+
+
+# Weights.
+
+
+def save_weights(model: nn.Module, path: str | Path) -> None:
+    """Write every parameter and persistent buffer in its own dtype; tied ones once, under the first name."""
+    first = {}
+    for key, t in model._state():
+        if id(t) not in {id(other) for other in first.values()}:
+            first[key] = t
+    target = Path(path)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        written = Path(folder) / "weights.safetensors"  # MLX appends this suffix to any other name
+        mx.save_safetensors(str(written), {k: mx.contiguous(t.array) for k, t in first.items()})
+        os.replace(written, target)
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Copy the file's tensors into the model in place, cast to the model's dtypes.
+
+    WeightsMismatch names what is missing, what is unexpected, and shapes that differ; the model is
+    then untouched.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            found = mx.load(file, format="safetensors")
+            mx.eval(found)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise WeightsMismatch(f"can't read weights from {path}: {error}") from error
+    state = dict(model._state())
+    names: dict[int, list[str]] = {}
+    for key, t in state.items():
+        names.setdefault(id(t), []).append(key)
+    faults = {
+        "missing": [n[0] for n in names.values() if not any(key in found for key in n)],
+        "unexpected": [key for key in found if key not in state],
+        "of another shape": [
+            f"{key} {tuple(a.shape)} in the file, {tuple(state[key].shape)} in the model"
+            for key, a in found.items()
+            if key in state and tuple(a.shape) != tuple(state[key].shape)
+        ],
+    }
+    said = [f"{what}: {', '.join(which)}" for what, which in faults.items() if which]
+    if said:
+        raise WeightsMismatch(f"{path} doesn't fit the model; {'; '.join(said)}")
+    for group in names.values():
+        t = state[group[0]]
+        t._value = next(found[key] for key in group if key in found).astype(t._value.dtype)
+
+
+# Measured and reported.
+
+
+def matmul_peak(seconds: float = 0.3) -> float:
+    """FLOP/s of a big square matrix product in the compute dtype: the best of several rounds."""
+    size = 4096 if mx.default_device().type == mx.DeviceType.gpu else 1024
+    a, b = (mx.random.normal((size, size)).astype(_this("compute_dtype").mx) for _ in range(2))
+    mx.eval(a @ b)
+    best, until = 0.0, time.perf_counter() + seconds
+    while best == 0.0 or time.perf_counter() < until:
+        start = time.perf_counter()
+        mx.eval([a @ b for _ in range(4)])
+        best = max(best, 4 * 2 * size**3 / (time.perf_counter() - start))
+    return best
+
+
+def versions() -> dict[str, str]:
+    """Versions of what takes part in a result."""
+    found = {"python": platform.python_version(), "mlx": mx.__version__, "numpy": np.__version__}
+    if platform.system() == "Darwin":
+        found["macos"] = platform.mac_ver()[0]
+    for package in ("mlx-metal",):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
