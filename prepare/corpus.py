@@ -1,62 +1,55 @@
 """Where the text comes from: a stream of documents, the same in the same order every time.
 
-    corpus = open_corpus("path/to/folder", shards=10, corpus_bytes=16_000_000)
+    corpus = open_corpus(settings)
+    corpus.fetch(on_event)                               # downloads what isn't here yet
     for document in corpus.documents("train"): ...
 
-A corpus is `embedded` (generated), `climbmix` or `tinystories` (downloaded), or a path.
-
-Rules for files of your own (a file, or a folder searched in depth; .parquet, .jsonl, .txt):
-- parquet and jsonl hold a document per row in the column or field `text`.
-- A txt file with `<|endoftext|>` holds the documents between those marks. One with headings in
-  wikitext's manner (a line ` = Title = ` between blank lines) has a document per heading. Any
-  other is running text, cut at a paragraph's end (a line's, a word's) into pieces of at most 16
-  KiB, or of a 128th of the file.
-- Bytes that are no UTF-8, and lone surrogates, become U+FFFD. A byte order mark is dropped. White
-  space around a document is dropped, and so are empty documents. Everything else is kept as it is:
-  line ends, and the names of special tokens, which are plain text.
-- Validation is what lies in files or folders whose name has the word val, valid, validation or dev
-  in it (`valid.txt`, `wiki-valid.jsonl`, `val/00.parquet`). Without such, a document is validation
-  if its hash says so: one in ten, fewer in corpora beyond 40 MB.
+A corpus is `embedded` (generated), `climbmix` or `tinystories` (downloaded), or the path of a
+file or folder of parquet, jsonl or txt, whose rules files.py tells.
 """
 
 from __future__ import annotations
 
-import codecs
+import difflib
 import hashlib
-import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 
-from prepare.cache import cache_root, digest, ignore_event, read_json, sha256_file, write_json
-from prepare.errors import CorruptFile, NoData, PrepareError
+from prepare.cache import Event, cache_root, digest, ignore_event, lock
+from prepare.download import RemoteFile, checksum, download, present
+from prepare.errors import NoData, UsageError
+from prepare.files import (
+    clean,
+    cut_text,
+    file_hashes,
+    find_files,
+    is_validation,
+    parquet_text_bytes,
+    read_file,
+    read_parquet,
+)
+from prepare.hub import hub_url
+from prepare.settings import Settings
 
-SPLITS = ("train", "val")
-SUFFIXES = (".parquet", ".jsonl", ".txt")
-MARK = "<|endoftext|>"
-VAL_WORDS = frozenset({"val", "valid", "validation", "dev"})
-
-BLOCK = 1 << 20  # characters read at a time
-# Running text makes documents of at most this many characters: longer than most contexts. A
-# small file has at least about 128 of them, so that a tenth can be set aside.
-PIECE, LEAST_PIECE, PIECES = 16_384, 256, 128
-# One document in ten is validation, and never more than about 4 MB of them: an evaluation reads
-# less.
+# One document in ten is validation, and of large corpora about 4 MB: evaluations read less.
 VAL_SHARE, VAL_BYTES = 0.1, 4_000_000
 
 # The text is one and the same for everyone: the settings' seed is that of weights and rows.
 EMBEDDED_SEED = 0
-
-# wikitext's first-level heading, alone on its line; deeper levels have two or more = signs.
-HEADING = re.compile(r"^ ?= [^=\n]+ = ?$", re.MULTILINE)
 
 
 class Corpus(ABC):
     """Documents in two disjoint splits."""
 
     name: str
+
+    def fetch(self, on_event: Event = ignore_event) -> None:
+        """Bring here what the corpus consists of. Raises DownloadError and its kin."""
+        return None
 
     @property
     @abstractmethod
@@ -67,17 +60,37 @@ class Corpus(ABC):
     def documents(self, split: str) -> Iterator[str]:
         """Stream the documents of "train" or "val", none of them empty, in a fixed order."""
 
+    @property
+    @abstractmethod
+    def train_bytes(self) -> int:
+        """About how many bytes of UTF-8 the training documents have."""
+
     def sample(self, n_characters: int) -> Iterator[str]:
         """Training documents, about `n_characters` in all, for the tokenizer to learn from."""
-        for document in self.documents("train"):
-            yield document
-            n_characters -= len(document)
-            if n_characters <= 0:
-                return
+        return up_to(self.documents("train"), n_characters)
 
     def floor_bits(self, split: str, n_documents: int) -> float | None:
         """Exact information in the first `n_documents` of `split`, if the corpus knows it."""
         return None
+
+
+def open_corpus(settings: Settings) -> Corpus:
+    """The corpus that the settings name. Raises NoData, UsageError."""
+    name = settings.corpus
+    if name == EmbeddedCorpus.name:
+        return EmbeddedCorpus(settings.corpus_bytes)
+    if name in HUB_CORPORA:
+        return HubCorpus(HUB_CORPORA[name], settings.shards)
+    path = Path(name).expanduser()
+    known = [EmbeddedCorpus.name, *HUB_CORPORA]
+    if not path.exists() and len(path.parts) == 1:
+        near = difflib.get_close_matches(name, known, 1)
+        guess = f"did you mean {near[0]}? " if near else ""
+        raise NoData(
+            f"there is no corpus {name!r}",
+            f"{guess}Name one of {', '.join(known)}, or a file or folder that exists",
+        )
+    return LocalCorpus(path)
 
 
 class EmbeddedCorpus(Corpus):
@@ -95,6 +108,11 @@ class EmbeddedCorpus(Corpus):
         from prepare import embedded
 
         return digest("embedded", embedded.VERSION, EMBEDDED_SEED, self.n_bytes)
+
+    @property
+    def train_bytes(self) -> int:
+        """See Corpus."""
+        return self.n_bytes
 
     def documents(self, split: str) -> Iterator[str]:
         """See Corpus."""
@@ -115,66 +133,170 @@ class EmbeddedCorpus(Corpus):
         return sum(embedded.generate(EMBEDDED_SEED, i, name).bits for i in range(n_documents))
 
 
+@dataclass(frozen=True)
+class Slice:
+    """Rows `first` to `last` of one parquet file; None is the end."""
+
+    file: str
+    first: int = 0
+    last: int | None = None
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """A dataset of parquet files with a column `text`, and which rows are which split."""
+
+    name: str
+    repository: str
+    val: Slice
+    train: Sequence[Slice]
+    by_shard: bool  # whether the setting `shards` limits the training files
+
+
+# karpathy/autoresearch trains on the first shards and validates on the last one.
+CLIMBMIX = HubDataset(
+    name="climbmix",
+    repository="karpathy/climbmix-400b-shuffle",
+    val=Slice("shard_06542.parquet"),
+    train=tuple(Slice(f"shard_{number:05d}.parquet") for number in range(6542)),
+    by_shard=True,
+)
+# The split that its dataset card suggests: rows 0 to 9,999 are for tests, which we don't touch.
+TINYSTORIES = HubDataset(
+    name="tinystories",
+    repository="karpathy/tinystories-gpt4-clean",
+    val=Slice("tinystories_gpt4_clean.parquet", 10_000, 20_000),
+    train=(Slice("tinystories_gpt4_clean.parquet", 20_000),),
+    by_shard=False,
+)
+HUB_CORPORA = {dataset.name: dataset for dataset in (CLIMBMIX, TINYSTORIES)}
+
+
+class HubCorpus(Corpus):
+    """Parquet files of a dataset hub, downloaded once into the cache."""
+
+    def __init__(self, dataset: HubDataset, shards: int) -> None:
+        """`shards` training files. Raises UsageError if there aren't that many."""
+        if dataset.by_shard and shards > len(dataset.train):
+            raise UsageError(
+                f"{dataset.name} has {len(dataset.train)} training shards, not {shards}",
+                f"set shards to {len(dataset.train)} or less",
+            )
+        self.name, self.dataset = dataset.name, dataset
+        self.train = dataset.train[:shards] if dataset.by_shard else dataset.train
+        self.folder = cache_root() / "corpora" / dataset.name
+
+    @property
+    def files(self) -> list[RemoteFile]:
+        """What must be here: the validation file first, each file once."""
+        names = dict.fromkeys(part.file for part in (self.dataset.val, *self.train))
+        return [
+            RemoteFile(hub_url(self.dataset.repository, name), self.folder / name) for name in names
+        ]
+
+    def fetch(self, on_event: Event = ignore_event) -> None:
+        """See Corpus. Of two processes, one downloads and the other waits."""
+        files = self.files
+        if all(present(file) for file in files):
+            return
+        waiting = {"message": f"another process downloads {self.name}: waiting for it"}
+        path = cache_root() / "locks" / f"{self.name}.lock"
+        with lock(path, lambda: on_event("warning", waiting)):
+            download(files, on_event)
+
+    @property
+    def fingerprint(self) -> str:
+        """Content of every file as verified on arrival, and which rows of it are read."""
+        parts = (self.dataset.val, *self.train)
+        return digest(
+            "hub-1", *((checksum(self.folder / part.file), part.first, part.last) for part in parts)
+        )
+
+    @property
+    def train_bytes(self) -> int:
+        """See Corpus."""
+        return sum(parquet_text_bytes(self.folder / part.file) for part in self.train)
+
+    def documents(self, split: str) -> Iterator[str]:
+        """See Corpus."""
+        for part in self.train if split == "train" else (self.dataset.val,):
+            for text in read_parquet(self.folder / part.file, part.first, part.last):
+                if text := clean(text):
+                    yield text
+
+
 class LocalCorpus(Corpus):
     """Files of the user's own: parquet, jsonl, txt."""
 
     def __init__(self, path: Path) -> None:
-        """Find the files. Raises NoData if there are none."""
-        self.root = path
-        self.name = path.name
+        """Find the files. Raises NoData if there are none, or all are empty."""
+        self.root, self.name = path, path.name
         self.files = find_files(path)
-        self._val_files = [] if path.is_file() else [f for f in self.files if self._is_val(f)]
-        if len(self._val_files) == len(self.files):
-            self._val_files = []
-        self._bytes = sum(file.stat().st_size for file in self.files)
-        if not self._bytes:
+        marked = [] if path.is_file() else [f for f in self.files if is_validation(f, path)]
+        self.val_files = marked if len(marked) < len(self.files) else []
+        if not any(file.stat().st_size for file in self.files):
             raise NoData(f"every file at {path} is empty", "point `corpus` at files that hold text")
 
-    def _is_val(self, file: Path) -> bool:
-        parts = file.relative_to(self.root).with_suffix("").parts
-        return any(VAL_WORDS & set(re.split(r"[^a-z]+", part.lower())) for part in parts)
-
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Name and content of every file; SHA-256 is remembered by size and time of change."""
         base = self.root if self.root.is_dir() else self.root.parent
         names = [file.relative_to(base).as_posix() for file in self.files]
         return digest("local-1", *zip(names, file_hashes(self.files), strict=True))
 
+    @property
+    def train_bytes(self) -> int:
+        """See Corpus."""
+        return sum(self._sizes[file] for file in self.files if file not in self.val_files)
+
+    @cached_property
+    def _sizes(self) -> dict[Path, int]:
+        return {
+            file: parquet_text_bytes(file)
+            if file.suffix.lower() == ".parquet"
+            else file.stat().st_size
+            for file in self.files
+        }
+
     def documents(self, split: str) -> Iterator[str]:
         """See Corpus. Raises NoData if the corpus is too small to have both splits."""
-        if self._val_files:
-            wanted = set(self._val_files)
-            files = [file for file in self.files if (file in wanted) == (split == "val")]
-            return read_files(files)
-        return self._hashed(split)
+        for file in self.files:
+            yield from self._of_file(file, split)
 
-    def _hashed(self, split: str) -> Iterator[str]:
-        threshold, cut = self._rule()
-        for document in self._all(cut):
+    def sample(self, n_characters: int) -> Iterator[str]:
+        """See Corpus; every file has its share, or one language might never be seen."""
+        whole = max(self.train_bytes, 1)
+        for file in self.files:
+            share = -(-n_characters * self._sizes[file] // whole)
+            yield from up_to(self._of_file(file, "train"), share)
+
+    def _of_file(self, file: Path, split: str) -> Iterator[str]:
+        if self.val_files:
+            if (file in self.val_files) == (split == "val"):
+                yield from read_file(file)
+            return
+        threshold, cut = self._rule
+        for document in _cut(read_file(file), cut):
             if (text_hash(document) < threshold) == (split == "val"):
                 yield document
 
-    def _all(self, cut: bool) -> Iterator[str]:
-        for document in read_files(self.files):
-            if cut:
-                yield from cut_text(document, max(1, len(document) // 16))
-            else:
-                yield document
-
+    @cached_property
     def _rule(self) -> tuple[float, bool]:
-        """(threshold below which a document is validation, whether the only document is cut up)."""
-        share = min(VAL_SHARE, VAL_BYTES / self._bytes)
+        """(hash below which a document is validation, whether the only document is cut up).
+
+        Reads until both splits have a document; too few for the share are divided between the
+        lowest hash and the others.
+        """
+        share = min(VAL_SHARE, VAL_BYTES / sum(self._sizes.values()))
         for cut in (False, True):
             lowest, highest = 1.0, 0.0
-            for document in self._all(cut):
-                position = text_hash(document)
-                lowest, highest = min(lowest, position), max(highest, position)
-                if lowest < share <= highest:
-                    return share, cut
-            if (
-                lowest < highest
-            ):  # too few documents for the share: the lowest alone, or all but one
+            for file in self.files:
+                for document in _cut(read_file(file), cut):
+                    position = text_hash(document)
+                    lowest, highest = min(lowest, position), max(highest, position)
+                    if lowest < share <= highest:
+                        return share, cut
+            if lowest < highest:
                 return (highest if highest < share else (lowest + highest) / 2), cut
         raise NoData(
             f"{self.root} holds too little text to set some aside for validation",
@@ -182,220 +304,25 @@ class LocalCorpus(Corpus):
         )
 
 
+def _cut(documents: Iterator[str], cut: bool) -> Iterator[str]:
+    for document in documents:
+        if cut:
+            pieces = cut_text(document, max(1, len(document) // 16))
+            yield from filter(None, map(clean, pieces))
+        else:
+            yield document
+
+
 def text_hash(text: str) -> float:
-    """Uniform in [0, 1), from the text alone."""
+    """Uniform in [0, 1), from the text alone: equal documents are in the same split."""
     state = hashlib.blake2b(text.encode("utf-8"), digest_size=8)
     return int.from_bytes(state.digest(), "big") / 2**64
 
 
-def find_files(path: Path) -> list[Path]:
-    """Files of known kinds at `path`, sorted by name, hidden ones left out. Raises NoData."""
-    if path.is_file():
-        found = [path] if path.suffix.lower() in SUFFIXES else []
-    elif path.is_dir():
-        found = [
-            file
-            for file in path.rglob("*")
-            if file.suffix.lower() in SUFFIXES
-            and file.is_file()
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        ]
-        found.sort(key=lambda file: file.relative_to(path).as_posix())
-    else:
-        raise NoData(
-            f"there is no corpus at {path}",
-            "name embedded, climbmix, tinystories, or a file or folder that exists",
-        )
-    if not found:
-        raise NoData(
-            f"{path} holds none of {', '.join(SUFFIXES)}", "add text in one of these forms"
-        )
-    return found
-
-
-def file_hashes(files: Sequence[Path]) -> list[str]:
-    """SHA-256 of each file; one already known with the same size and time is not read again."""
-    store = cache_root() / "hashes.json"
-    try:
-        known = read_json(store)
-    except (OSError, CorruptFile):
-        known = {}
-    keys = []
-    for file in files:
-        stat = file.stat()
-        keys.append(f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}")
-    missing = {key: file for key, file in zip(keys, files, strict=True) if key not in known}
-    if missing:
-        known.update({key: sha256_file(file) for key, file in missing.items()})
-        try:
-            store.parent.mkdir(parents=True, exist_ok=True)
-            write_json(store, known)
-        except (OSError, PrepareError) as error:
-            ignore_event("warning", {"message": f"hashes are not remembered: {error}"})
-    return [known[key] for key in keys]
-
-
-def read_files(files: Sequence[Path]) -> Iterator[str]:
-    """Documents of each file in turn. Raises CorruptFile."""
-    readers = {".parquet": read_parquet, ".jsonl": read_jsonl, ".txt": read_txt}
-    for file in files:
-        for document in readers[file.suffix.lower()](file):
-            if text := clean(document):
-                yield text
-
-
-def clean(text: str) -> str:
-    """Without white space around it, and without lone surrogates, which no UTF-8 can hold."""
-    text = text.strip()
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        text = re.sub("[\ud800-\udfff]", "\ufffd", text)
-    return text
-
-
-def read_parquet(file: Path, first: int = 0, last: int | None = None) -> Iterator[str]:
-    """Rows `first` to `last` of the column `text`, a row group at a time. Raises CorruptFile."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(file) as source:
-            if "text" not in source.schema_arrow.names:
-                raise CorruptFile(
-                    f"{file} has no column text", f"it has {source.schema_arrow.names}"
-                )
-            row = 0
-            for batch in source.iter_batches(batch_size=4096, columns=["text"]):
-                start, stop = max(first - row, 0), batch.num_rows
-                stop = stop if last is None else min(stop, last - row)
-                row += batch.num_rows
-                if stop > start:
-                    yield from _strings(batch.column(0).slice(start, stop - start))
-                if last is not None and row >= last:
-                    return
-    except (pyarrow.ArrowException, OSError) as error:
-        raise CorruptFile(
-            f"{file} is not whole parquet: {error}", "download or write it again"
-        ) from error
-
-
-def _strings(column: object) -> list[str]:
-    """Python strings of an arrow column, null as "", bytes that are no UTF-8 as U+FFFD."""
-    import pyarrow
-
-    assert isinstance(column, pyarrow.Array)
-    try:
-        return [text or "" for text in column.to_pylist()]
-    except UnicodeDecodeError:
-        raw = column.cast(pyarrow.large_binary()).to_pylist()
-        return [(data or b"").decode("utf-8", errors="replace") for data in raw]
-
-
-def read_jsonl(file: Path) -> Iterator[str]:
-    """The field `text` of each line. Raises CorruptFile with the line's number."""
-    with open(file, encoding="utf-8-sig", errors="replace", newline="\n") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                text = json.loads(line)["text"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise CorruptFile(
-                    f"{file}, line {number}: no JSON object with a field text ({error!r})",
-                    "mend or remove that line",
-                ) from error
-            if not isinstance(text, str):
-                raise CorruptFile(f"{file}, line {number}: text is no string", "mend that line")
-            yield text
-
-
-def read_txt(file: Path) -> Iterator[str]:
-    """Documents of a text file by the rule at the top of this module."""
-    if any(MARK in text for text in _overlapping(file)):
-        return _between_marks(file)
-    if _headings(file) > 1:
-        return _by_heading(file)
-    size = file.stat().st_size // PIECES
-    return cut_text_stream(_blocks(file), min(max(size, LEAST_PIECE), PIECE))
-
-
-def _blocks(file: Path) -> Iterator[str]:
-    """Decoded text, about a MiB at a time; never splits a character."""
-    decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
-    with open(file, "rb") as source:
-        while block := source.read(BLOCK):
-            yield decoder.decode(block)
-    yield decoder.decode(b"", final=True)
-
-
-def _overlapping(file: Path) -> Iterator[str]:
-    """Blocks, each with the end of the one before, so that a mark across two is seen."""
-    tail = ""
-    for block in _blocks(file):
-        yield tail + block
-        tail = block[-len(MARK) :]
-
-
-def _between_marks(file: Path) -> Iterator[str]:
-    rest = ""
-    for block in _blocks(file):
-        *whole, rest = (rest + block).split(MARK)
-        yield from whole
-    yield rest
-
-
-def _lines(file: Path) -> Iterator[str]:
-    rest = ""
-    for block in _blocks(file):
-        *whole, rest = (rest + block).split("\n")
-        yield from (line + "\n" for line in whole)
-    if rest:
-        yield rest
-
-
-def _headings(file: Path) -> int:
-    """First-level headings between blank lines within the first lines of a file; 2 is enough."""
-    found, before, candidate = 0, "", False
-    for number, line in enumerate(_lines(file)):
-        if candidate and not line.strip():
-            found += 1
-        if found > 1 or number > 100_000:
-            break
-        candidate = bool(HEADING.match(line.rstrip("\n"))) and not before.strip()
-        before = line
-    return found
-
-
-def _by_heading(file: Path) -> Iterator[str]:
-    parts: list[str] = []
-    for line in _lines(file):
-        if HEADING.match(line.rstrip("\n")) and (not parts or not parts[-1].strip()):
-            yield "".join(parts)
-            parts = []
-        parts.append(line)
-    yield "".join(parts)
-
-
-def cut_text(text: str, size: int) -> Iterator[str]:
-    """Pieces of at most `size` characters that end at the last paragraph, line or word, if any."""
-    start = 0
-    while len(text) - start > size:
-        stop = start + size
-        for mark in ("\n\n", "\n", " "):
-            found = text.rfind(mark, start + 1, stop)
-            if found > start:
-                stop = found + len(mark)
-                break
-        yield text[start:stop]
-        start = stop
-    yield text[start:]
-
-
-def cut_text_stream(blocks: Iterator[str], size: int) -> Iterator[str]:
-    """`cut_text` over blocks of one text."""
-    rest = ""
-    for block in blocks:
-        *pieces, rest = cut_text(rest + block, size)
-        yield from pieces
-    yield rest
+def up_to(texts: Iterator[str], n_characters: int) -> Iterator[str]:
+    """Whole documents until they hold at least `n_characters`."""
+    for text in texts:
+        if n_characters <= 0:
+            return
+        yield text
+        n_characters -= len(text)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prepare.cache import Event, cache_root, digest, ignore_event, lock, writable_folder
-from prepare.corpus import Corpus, EmbeddedCorpus, LocalCorpus
+from prepare.corpus import open_corpus
 from prepare.errors import CorruptFile, IncompleteShard, VocabularyMismatch
 from prepare.packing import RowPlan, Rows, plan_rows
 from prepare.settings import Settings
-from prepare.tokenizer import Tokenizer
+from prepare.tokenizer import Tokenizer, check_vocab_size
 from prepare.tokens import TokenStore
 
 VERSION = 1
@@ -51,7 +51,9 @@ def prepare_dataset(settings: Settings, on_event: Event | None = None) -> Datase
 class _Preparation:
     def __init__(self, settings: Settings, on_event: Event) -> None:
         self.settings, self.on_event = settings, on_event
-        self.corpus = open_corpus(settings, on_event)
+        check_vocab_size(settings.vocab_size)
+        self.corpus = open_corpus(settings)
+        self.corpus.fetch(on_event)
         self.key = f"{self.corpus.fingerprint}-{settings.vocab_size}-{VERSION}"
         self.folder = cache_root() / "prepared" / self.key
 
@@ -136,7 +138,8 @@ class _Preparation:
         texts = self.corpus.documents(split)
         if split == "val":
             texts = until(texts, self.settings.eval_bytes)
-        return TokenStore.build(folder, texts, tokenizer, self.on_event)
+        size = self.corpus.train_bytes if split == "train" else self.settings.eval_bytes
+        return TokenStore.build(folder, texts, tokenizer, self.on_event, size)
 
     def _plan(self, split: str, store: TokenStore) -> None:
         folder = self._store(split) / f"rows-{self.settings.max_seq_len}"
@@ -148,13 +151,6 @@ class _Preparation:
         except CorruptFile as error:
             self.on_event("warning", {"message": f"{error.message}: planning again"})
         plan_rows(store.offsets, self.settings.max_seq_len).save(folder)
-
-
-def open_corpus(settings: Settings, on_event: Event) -> Corpus:
-    """The corpus that the settings name. Raises NoData, DownloadError."""
-    if settings.corpus == "embedded":
-        return EmbeddedCorpus(settings.corpus_bytes)
-    return LocalCorpus(Path(settings.corpus).expanduser())
 
 
 def until(texts: Iterator[str], n_bytes: int) -> Iterator[str]:
