@@ -26,6 +26,20 @@ if TYPE_CHECKING:
 
 NAMES = ("fa3", "flash", "flex", "block_local", "sdpa")
 
+# Largest difference from the reference, relative to its largest value. float32 may be TF32.
+TOLERANCE = {"float32": 2e-3, "float16": 1e-2, "bfloat16": 4e-2}
+
+# How a kernel that can't run says so: CUDA's and the compiler's errors are RuntimeErrors.
+_LAUNCH_ERRORS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    OSError,
+)
+
 
 def candidates(hardware: Hardware) -> tuple[str, ...]:
     """Names worth trying on this hardware, the likely fastest first."""
@@ -55,3 +69,27 @@ def first_available(
         except AttentionUnavailable as error:
             passed_over[name] = error.reason
     raise AttentionUnavailable("any", "; ".join(f"{n}: {why}" for n, why in passed_over.items()))
+
+
+def launch_check(
+    name: str, hardware: Hardware, dtype: str = "float32", compiled: bool = False
+) -> float:
+    """Run an implementation forward and backward on the device; the largest relative difference.
+
+    Several windows and shared key heads, against the reference; `compiled` runs it through
+    torch.compile without graph breaks, as a compiled model will. Raises AttentionUnavailable with
+    what failed. `dtype` is one of TOLERANCE.
+    """
+    from backends.attention.check import largest_difference
+
+    function = load(name, hardware)
+    try:
+        difference, where = largest_difference(function, hardware.backend, dtype, compiled)
+    except _LAUNCH_ERRORS as error:
+        first_line = str(error).strip().partition("\n")[0]
+        reason = f"its first launch failed: {type(error).__name__}: {first_line}"
+        raise AttentionUnavailable(name, reason) from error
+    if not difference <= TOLERANCE[dtype]:
+        allowed = f"{TOLERANCE[dtype]} is allowed in {dtype}"
+        raise AttentionUnavailable(name, f"{where} differs by {difference:.2g}; {allowed}")
+    return difference

@@ -18,7 +18,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
     if window is None or window >= length - 1:
         return full_causal(q, k, v)
     q, k, v = heads_first(q, k, v)
-    mask = band(length, window, q.device)
+    make = band if torch.compiler.is_compiling() else _cached_band
+    mask = make(length, window, q.device)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
 
@@ -40,10 +41,14 @@ def heads_first(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor
     return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
 
-@lru_cache(maxsize=8)
 def band(length: int, window: int, device: torch.device) -> Tensor:
     """(T, T) bool: query i may see key j if i - window <= j <= i."""
-    behind = (
-        torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)[None, :]
-    )
+    position = torch.arange(length, device=device)
+    behind = position[:, None] - position[None, :]
     return (behind >= 0) & (behind <= window)
+
+
+@lru_cache(maxsize=8)
+def _cached_band(length: int, window: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # the cache outlives the caller's mode
+        return band(length, window, device)
