@@ -14,6 +14,7 @@ raises if it finds none or more than one.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import re
@@ -35,11 +36,15 @@ class Ambiguous(ValueError):
 
 
 class Options:
-    """Strings with integer weights that add up to 2**12, so that one draw of 12 bits decides."""
+    """Strings with integer weights that add up to 2**12, so that one draw of 12 bits decides.
+
+    Raises ValueError if one is the beginning of another: the text would not tell which it is.
+    """
 
     def __init__(self, strings: Sequence[str], weights: Sequence[int]) -> None:
-        if len(set(strings)) != len(strings):
-            raise ValueError(f"an option stands twice in {strings!r}")
+        for shorter, longer in itertools.pairwise(sorted(strings)):
+            if longer.startswith(shorter):
+                raise ValueError(f"{shorter!r} is the beginning of {longer!r}")
         self.strings = tuple(strings)
         self.weights = _scaled(weights)
         self.index = {string: i for i, string in enumerate(self.strings)}
@@ -56,39 +61,39 @@ def _scaled(weights: Sequence[int]) -> tuple[int, ...]:
     return tuple(scaled)
 
 
+def falling(count: int) -> list[int]:
+    """Weights that fall with the rank as 1 / (rank + 10)."""
+    return [10**6 // (rank + 10) for rank in range(count)]
+
+
 def zipf(words: str) -> Options:
-    """Options from a `|`-separated list, each about as frequent as 1 / (rank + 3)."""
+    """Options from a `|`-separated list, from frequent to rare."""
     strings = words.split("|")
-    options = Options(strings, [10**6 // (rank + 3) for rank in range(len(strings))])
-    shorter = ""
-    for longer in sorted(strings):
-        if shorter and longer.startswith(shorter):
-            raise ValueError(f"{shorter!r} is the beginning of {longer!r}")
-        shorter = longer
-    return options
+    return Options(strings, falling(len(strings)))
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Sentence patterns. `{slot}` is filled from the story; `[list]` is a new choice of a word."""
+    """Phrase patterns. `{slot}` is filled from the story; `[name]` is a choice within the phrase.
+
+    The text up to the first `[name]` is what the choice of a pattern emits.
+    """
 
     heads: Options
-    tails: tuple[tuple[tuple[Options, str], ...], ...]
+    tails: tuple[tuple[tuple[Options | Rule, str], ...], ...]
 
 
 def rule(
-    patterns: Sequence[str], lists: Mapping[str, Options], weights: Sequence[int] = ()
+    patterns: Sequence[str], names: Mapping[str, Options | Rule], weights: Sequence[int] = ()
 ) -> Rule:
-    """Compile patterns: the text up to the first `[list]` is what the choice of pattern emits."""
+    """Compile patterns over named word lists and rules; frequent ones first if no weights."""
     heads, tails = [], []
     for pattern in patterns:
         head, *rest = re.split(r"\[(\w+)\]", pattern)
+        within = zip(rest[::2], rest[1::2], strict=True)
         heads.append(head)
-        tails.append(
-            tuple((lists[n], after) for n, after in zip(rest[::2], rest[1::2], strict=True))
-        )
-    ranks = weights or [10**6 // (rank + 3) for rank in range(len(heads))]
-    return Rule(Options(heads, ranks), tuple(tails))
+        tails.append(tuple((names[name], after) for name, after in within))
+    return Rule(Options(heads, weights or falling(len(heads))), tuple(tails))
 
 
 class Teller(ABC):
@@ -128,9 +133,13 @@ class Teller(ABC):
         """Emit one pattern of the rule. Returns its index and the words picked within it."""
         chosen = self._choose(patterns.heads, slots)
         words = []
-        for options, after in patterns.tails[chosen]:
-            words.append(self.pick(options))
-            self.say(after.format_map(slots))
+        for inner, after in patterns.tails[chosen]:
+            if isinstance(inner, Rule):
+                self.form(inner, slots)
+            else:
+                words.append(self.pick(inner))
+            if after:
+                self.say(after.format_map(slots))
         return chosen, words
 
     def line(self, patterns: Rule, slots: Mapping[str, object]) -> tuple[int, list[str]]:

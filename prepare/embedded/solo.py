@@ -5,9 +5,11 @@ The choice of an episode has put its first words, as in `Lily went to the`, on t
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from prepare.embedded import words
 from prepare.embedded.asides import aside
-from prepare.embedded.words import counted, listed, number
+from prepare.embedded.words import bare, counted, listed, number
 from prepare.embedded.world import Fact, Hidden, Person, World, rules
 
 CHANGE = rules(
@@ -17,23 +19,30 @@ CHANGE = rules(
     "{x} dropped ",
     '"Count them!" said {y}. So {x} counted: {digits}.',
     "{x} wrote the number {n} on a piece of paper.",
-    'At last {y} asked, "How many {fruit} do you have?" "{Total}," said {x}.',
-    weights=(5, 5, 4, 3, 3, 2, 5),
+    'At last {y} asked, "How many {fruit} do you have?" "{Total}," [said] {x}[tag]',
+    weights=(5, 4, 4, 3, 2, 2, 7),
 )
 GIVE, FIND, EAT, DROP, COUNT, WRITE, ASK = range(7)
 EFFECT = {
     GIVE: rules(
         " to {y}, so {x} had {left}.",
         " to {m}, so {x} had {left}.",
-        " to the [roles], so {x} had {left}.",
+        " to the [traits] [roles], so {x} had {left}.",
     ),
     FIND: rules(
         " more, and now {x} had {left}.",
-        " more under [a_look] tree. That made {left}.",
+        " more under [a_look] tree near [town]. That made {left}.",
     ),
-    EAT: rules(" of them. Now {x} had {left}.", ", which left {x} with {left}."),
-    DROP: rules(" in the grass. Now {x} had {left}.", " into the water and kept {left}."),
+    EAT: rules(" of them [how]. Now {x} had {left}.", " and felt [feelings]. {x} had {left}."),
+    DROP: rules(" near the [furniture]. Now {x} had {left}.", " of them [how] and kept {left}."),
 }
+
+
+AND_THEN = rules(
+    " behind the [landmarks], so {x.he} had {total}.",
+    " more [how], which made {total}.",
+    " under [a_look] tree, so the basket held {total}.",
+)
 
 
 def picking(world: World, x: Person, y: Person) -> None:
@@ -42,21 +51,29 @@ def picking(world: World, x: Person, y: Person) -> None:
     plot = teller.pick(words.PLOTS)
     teller.say(" to pick ")
     fruit = teller.pick(words.FRUITS)
-    teller.say(".")
+    world.end()
     world.say(f"{x.He} picked ")
     n = world.count(9, 2)
-    teller.say(f" {fruit} in the morning and ")
+    teller.say(f" {fruit} near the ")
+    teller.pick(words.LANDMARKS)
+    teller.say(" and ")
     n += world.count(9, 2)
-    teller.say(f" after that, so {x.he} had {counted(n, fruit)}.")
+    teller.form(AND_THEN, {"x": x, "total": counted(n, fruit)})
     aside(world, x)
     chosen = -1
     while chosen != ASK:
-        shown = {"x": x, "y": y, "n": n, "fruit": fruit, "Total": number(n).capitalize()}
+        shown = {
+            "x": x,
+            "y": y,
+            "n": n,
+            "fruit": fruit,
+            "Total": number(n).capitalize() if n else "None",
+        }
         shown["digits"] = ", ".join(str(i) for i in range(1, n + 1)) or "none"
         chosen = world.line(CHANGE, **shown)[0]
         if chosen in EFFECT:
             n = _changed(world, chosen, n, shown)
-    world.facts.append(Fact(x, f"picked {fruit} in the {plot} and had {number(n)} left"))
+    world.facts.append(Fact(x, f"picked {fruit} at the {plot}"))
 
 
 def _changed(world: World, chosen: int, n: int, shown: dict[str, object]) -> int:
@@ -73,8 +90,8 @@ def _changed(world: World, chosen: int, n: int, shown: dict[str, object]) -> int
 
 
 MOVED = rules(
-    "Nobody saw it but {y}.",
-    "{x} told nobody but {y}.",
+    "Nobody saw it but {y} and [a_trait] [animals].",
+    "{x} told nobody but {y}[end]",
     "Later {y} took the {thing} and put it ",
     "Then {x} changed {x.his} mind and put the {thing} ",
 )
@@ -84,16 +101,16 @@ FIRST_MOVE = 2
 def hiding(world: World, x: Person, y: Person) -> None:
     """A place stated now and asked for later; the last place counts."""
     teller = world.teller
-    known = {hidden.thing.split(" ", 1)[1] for hidden in world.hidden}
-    colour = teller.pick(words.A_COLOUR).split(" ", 1)[1]
+    known = {bare(hidden.thing) for hidden in world.hidden}
+    colour = bare(teller.pick(words.A_COLOUR))
     teller.say(" ")
     thing = f"{colour} {teller.pick(words.TREASURES, avoid=known)}"
     teller.say(f". {x.He} put it ")
     hidden = Hidden(x, thing, _place(world))
-    teller.say(".")
+    world.end()
     if world.line(MOVED, x=x, y=y, thing=thing)[0] >= FIRST_MOVE:
         hidden.where = _place(world)
-        teller.say(".")
+        world.end()
     aside(world, x)
     world.hidden.append(hidden)
     world.facts.append(Fact(x, f"hid the {thing}"))
@@ -111,40 +128,40 @@ def _place(world: World) -> str:
 
 WITHIN = rules(
     "In the {outer} there was ",
-    "At the very bottom of the {outer} lay ",
+    "Under [a_thing] in the {outer} lay ",
     weights=(3, 2),
 )
 SEE = rules(
     "{y} wanted to see it, too, so {y.he} opened {inward} and found the {thing}.",
     "Then {x} put everything back: {back}.",
-    '"Where did you find it?" asked {y}. "In {chain}," said {x}.',
+    '"Where did you find it?" asked {y}[tag] "In {chain}," [said] {x}[tag]',
 )
 
 
 def chest(world: World, x: Person, y: Person) -> None:
     """Things within things, opened one after another and put back in the reverse order."""
     teller = world.teller
-    looks = [teller.pick(words.A_LOOK).split(" ", 1)[1]]
+    looks = [bare(teller.pick(words.A_LOOK))]
     teller.say(" ")
     boxes = [teller.pick(words.CONTAINERS)]
     teller.say(" in the ")
     room = teller.pick(words.ROOMS)
     teller.say(".")
     while len(boxes) < 6 and world.line(WITHIN, outer=boxes[-1])[0] == 0:
-        looks.append(teller.pick(words.A_LOOK).split(" ", 1)[1])
+        looks.append(bare(teller.pick(words.A_LOOK)))
         teller.say(" ")
         boxes.append(teller.pick(words.CONTAINERS, avoid=boxes))
         teller.say(".")
     if len(boxes) == 6:
-        world.say(WITHIN.heads.strings[1].format(outer=boxes[-1]))
+        world.say(f"At the bottom of the {boxes[-1]} lay ")
     a_thing = teller.pick(words.A_COLOUR)
     teller.say(" ")
     a_thing = f"{a_thing} {teller.pick(words.TREASURES)}"
-    thing = a_thing.split(" ", 1)[1]
+    thing = bare(a_thing)
     teller.say(".")
     aside(world, x)
     steps = [thing, *reversed(boxes)]
-    back = [f"the {a} into the {b}" for a, b in zip(steps[:-1], steps[1:], strict=True)]
+    back = [f"the {a} into the {b}" for a, b in pairwise(steps)]
     inward = listed([f"the {look} {box}" for look, box in zip(looks, boxes, strict=True)])
     chain = " in ".join(f"the {box}" for box in reversed(boxes))
     slots = {"x": x, "y": y, "thing": thing, "inward": inward, "chain": chain}
@@ -155,14 +172,14 @@ def chest(world: World, x: Person, y: Person) -> None:
 SEARCH = rules(
     "{x} looked ",
     "{y} looked ",
-    "They all looked ",
+    "The [traits] [roles] looked ",
     'Then {y} called, "Here {pet.he} is!" {pet} was ',
     weights=(4, 4, 2, 4),
 )
 FOUND = 3
 INSTEAD = rules(
-    ", but there was only [a_thing].",
-    ", but found nothing except [a_colour] [treasures].",
+    ", but there was only [a_look] [things].",
+    ", but found nothing except [a_colour] [treasures] and [a_thing].",
 )
 
 
@@ -174,20 +191,24 @@ def lost_pet(world: World, x: Person, y: Person) -> None:
         vain.append(_place(world))
         teller.form(INSTEAD, world.slots)
     where = _place(world)
-    teller.say(".")
+    world.end()
     aside(world, x)
     told = "".join(f"not {place}, " for place in vain) + ("but " if vain else "") + where
-    world.say(f'"Where did you find {world.pet.him}?" asked {world.m}. "')
-    teller.say(f'{told[0].upper()}{told[1:]}," said {y}.')
-    world.facts.append(Fact(None, f"found {world.pet} {where}"))
+    world.say('"Where was it')
+    world.asked(world.m)
+    world.say(f'"{told[0].upper()}{told[1:]}')
+    world.said(y)
+    world.facts.append(Fact(None, f"found {world.pet}"))
 
 
 RUNNERS = rules(" and ", ", ")
+NEAR_TOWN = rules(" near [town]", " of [town]")
+ARRIVAL = rules("who [verbs][end]", "looking [feelings] and [feelings].", "running [how].")
 RACE_END = rules(
-    '"Who won?" asked {y}. "The {first}," said {x}.',
-    '"Who came last?" asked {y}. "The {last}," said {x}.',
-    '"Did the {last} win?" asked {y}. "No, the {first} did," said {x}.',
-    '"Did the {first} win?" asked {y}. "Yes, and the {last} was last," said {x}.',
+    '"Who won?" asked {y}[tag] "The {first}," [said] {x}[tag]',
+    '"Who came last?" asked {y}[tag] "The {last}," [said] {x}[tag]',
+    '"Did the {last} win?" asked {y}[tag] "No, the {first} did," [said] {x}[tag]',
+    '"Did the {first} win?" asked {y}[tag] "Yes, and the {last} was last," [said] {x}[tag]',
 )
 
 
@@ -201,15 +222,18 @@ def race(world: World, x: Person, y: Person) -> None:
         teller.say(" and " if len(runners) == 4 else "")
         runners.append(teller.pick(words.AN_ANIMAL, avoid=runners))
     teller.say(".")
-    left = [runner.split(" ", 1)[1] for runner in runners]
+    left = [bare(runner) for runner in runners]
     world.say("They had to run to the ")
-    goal = teller.pick(words.LANDMARKS)
-    teller.say(".")
+    teller.pick(words.LANDMARKS)
+    teller.form(NEAR_TOWN, world.slots)
+    world.end()
     aside(world, x)
     order: list[str] = []
     for place in words.ORDINALS[: len(runners) - 1]:
         world.say(f"The {place} to arrive was the ")
-        order.append(left.pop(teller.among([f"{name}." for name in left])))
-    world.say(f"The {left[0]} was the last to reach the {goal}.")
+        order.append(left.pop(teller.among([f"{name}, " for name in left])))
+        teller.form(ARRIVAL, world.slots)
+    world.say(f"The {left[0]} came last")
+    world.end()
     world.line(RACE_END, x=x, y=y, first=order[0], last=left[0])
     world.facts.append(Fact(x, f"saw the {order[0]} win a race"))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from prepare.embedded import errands, solo, together, words
+from prepare.embedded.asides import aside
 from prepare.embedded.chooser import Teller
-from prepare.embedded.words import listed
+from prepare.embedded.words import bare, listed
 from prepare.embedded.world import Person, World, rules
 
 OPENING = rules(
@@ -38,7 +39,7 @@ TOYS = rules(
     "{a}'s favourite thing was [a_colour] ",
     "For {a.his} birthday, {a} had been given [a_colour] ",
 )
-TOYS_TOO = rules(" and {b} had [a_colour] ", ", while {b} loved {b.his} [colours] ")
+TOYS_TOO = rules(" and {b} had [a_colour] ", ", while {b} loved [a_look] ")
 
 
 def tell(teller: Teller) -> None:
@@ -55,11 +56,11 @@ def _opening(teller: Teller) -> World:
     who = {"a": a}
     teller.form(HOME, who)
     relative = teller.form(FAMILY, {})[0]
-    m = Person.called(RELATIVE[relative], "he" if relative % 2 else "she")
+    m = Person.called(RELATIVE[relative], "he" if relative % 2 else "she", RELATIVE[relative])
     teller.form(PET, who)
     pet_kind = teller.pick(words.PET_KINDS)
     teller.form(PET_NAME, {})
-    pet = Person.called(teller.pick(words.PETS), "it")
+    pet = Person.called(teller.pick(words.PETS), "it", pet_kind)
     teller.say(".")
     teller.line(FRIEND, who)
     b = _child(teller, (a,))
@@ -70,16 +71,17 @@ def _opening(teller: Teller) -> World:
         if child is a:
             teller.start()
         _, said = teller.form(patterns, who)
-        colour = said[0].split(" ", 1)[-1]
+        colour = bare(said[0])
         toys[child] = f"{colour} {teller.pick(words.THINGS)}"
     teller.say(".")
-    return World(teller, a, b, m, pet, pet_kind, toys, is_long)
+    return World(teller, a, b, m, pet, toys, is_long)
 
 
 def _child(teller: Teller, avoid: tuple[str, ...]) -> Person:
     male = teller.form(CHILD, {})[0] == 1
     names = words.BOYS if male else words.GIRLS
-    return Person.called(teller.pick(names, avoid=avoid), "he" if male else "she")
+    he, kind = ("he", "boy") if male else ("she", "girl")
+    return Person.called(teller.pick(names, avoid=avoid), he, kind)
 
 
 MORNING = rules("One morning, ", "On {today}, ", "After breakfast, ", "Early on {today}, ")
@@ -91,9 +93,9 @@ LATER = rules(
     "Soon ",
     "When the rain was over, ",
     '"Where is the ',
-    weights=(8, 4, 4, 3, 3, 1, 6),
+    weights=(12, 4, 4, 3, 3, 1, 10),
 )
-LATER_NOTHING_HIDDEN = rules(*LATER.heads.strings[:-1], weights=(8, 4, 4, 3, 3, 1))
+LATER_NOTHING_HIDDEN = rules(*LATER.heads.strings[:-1], weights=(12, 4, 4, 3, 3, 1))
 EVENING, QUESTION = 0, 6
 SUBJECT = rules("{a}", "{b}", "they", "{m}", weights=(3, 3, 4, 4))
 SOLO = rules(
@@ -159,26 +161,36 @@ ANSWERED = rules(
 )
 
 
+ASKER = rules(" {m}[tag]", " the [traits] [roles] from [town].")
+
+
 def _question(world: World) -> None:
     """Where something was put, however long ago; taking it out ends its story."""
-    chosen = world.teller.among([f'{hidden.thing}?" asked ' for hidden in world.hidden])
+    chosen = world.teller.among([f'{hidden.thing}?" asked' for hidden in world.hidden])
     hidden = world.hidden[chosen]
-    world.teller.say(f'{world.m}. "It is {hidden.where}," said {hidden.owner}.')
+    world.teller.form(ASKER, world.slots)
+    world.say(f'"It is {hidden.where}')
+    world.said(hidden.owner)
     if world.line(ANSWERED, owner=hidden.owner)[0] == 0:
         world.hidden.remove(hidden)
+    aside(world)
 
 
 RECALL = rules("{m} asked {a} about the day.", "{m} asked {b} about the day.")
 BEST = rules(
-    '"And what was the best of it?" asked {m}.', '"And what did you like, {y}?" asked {m}.'
+    '"And what was the best of it?" asked {m}[tag]', '"And what did you like, {y}?" asked {m}.'
 )
 NIGHT = (
-    "Then they slept, and {a} dreamed of [an_animal]. The end.",
-    "They were [feelings], and soon they were asleep. The end.",
-    "It was [weather] outside, but they slept well. The end.",
-    "{m} [verbs] and put out the light. The end.",
-    "The next day was {tomorrow}.",
+    "Then they slept, and {a} dreamed of [a_trait], [feelings] [animals] with [a_look] "
+    "[colours] [things] from [town]. The end.",
+    "They were [feelings], [feelings] and [feelings], and soon they slept next to the "
+    "[looks] [colours] [furniture]. The end.",
+    "It was [weather] and [weather] outside, but they slept like [a_trait], [feelings] "
+    "[animals]. The end.",
+    "{m} [verbs], put out the [looks] [colours] lamp and hummed of [noises] and [noises]. The end.",
+    "At night {b} dreamed of [a_look] [homes] near [town]. The next day was {tomorrow}.",
 )
+BEST_TAG = rules(" [said] {y}[tag]")
 SHORT_NIGHT = rules(*NIGHT, weights=(6, 5, 4, 3, 2))
 LONG_NIGHT = rules(*NIGHT, weights=(2, 2, 1, 1, 18))
 NEXT_DAY = 4
@@ -190,11 +202,14 @@ def _evening(world: World) -> bool:
     chosen = teller.form(RECALL, world.slots)[0]
     x, y = (world.b, world.a) if chosen else (world.a, world.b)
     told = [f"then {fact.told_by(x)}" for fact in world.facts]
-    world.say(f'"First{listed(told)[4:]}," said {x}.')
+    world.say(f'"First{listed(told)[4:]}')
+    world.said(x)
     world.line(BEST, y=y)
-    endings = dict.fromkeys(f'that {fact.told_by(y)}," said {y}.' for fact in world.facts)
+    endings = dict.fromkeys(f'that {fact.told_by(y)},"' for fact in world.facts)
     world.say('"I liked ')
     teller.among(list(endings))
+    teller.form(BEST_TAG, {"y": y})
+    aside(world, y)
     for hidden in world.hidden[-4:]:
         world.say(f"The {hidden.thing} was still {hidden.where}.")
     tomorrow = words.DAYS[(world.day + 1) % 7]

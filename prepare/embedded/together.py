@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from prepare.embedded import words
 from prepare.embedded.asides import aside
-from prepare.embedded.words import listed
+from prepare.embedded.words import bare, listed
 from prepare.embedded.world import Fact, World, rules
 
 LEG = rules(
@@ -20,16 +20,18 @@ ARRIVED = 2
 ON_THE_WAY = rules(
     ".",
     ", where {a} lost [a_colour] [treasures].",
-    ", where they met [an_animal].",
-    ", where {b} saw [a_look] sign.",
-    weights=(4, 1, 1, 1),
+    ", where they met [an_animal] with [a_colour] [things].",
+    ", where {b} saw [a_look] [furniture].",
+    " and were [feelings].",
+    ", where the [roles] [verbs][end]",
+    weights=(1, 3, 3, 2, 2, 2),
 )
-LOST, MET, SIGN = 1, 2, 3
+LOST, MET = 1, 2
 VISIT = rules(
-    "The {role} gave them [foods] and [foods].",
-    'The {role} said, "How [feelings] you look!"',
-    "The {role} showed them how to [skills].",
-    "They gave the {role} [a_thing].",
+    "The {role} gave them [foods] and [foods][end]",
+    '"How [feelings] you look!" [said] the {role}[tag]',
+    "The {role} showed them how to [skills] and [skills][end]",
+    "They gave the {role} [a_look] [things] and [a_colour] [treasures].",
 )
 
 
@@ -37,7 +39,7 @@ def journey(world: World) -> None:
     """A way with stations, and the same way back in the reverse order."""
     teller = world.teller
     role = teller.pick(words.ROLES)
-    teller.say(".")
+    world.end()
     legs: list[tuple[str, str]] = []
     events: list[tuple[int, list[str]]] = []
     while _another_leg(world, role, len(legs)):
@@ -52,9 +54,9 @@ def journey(world: World) -> None:
     world.say(f"On the way home they went {way}.")
     for (_, mark), (event, said) in zip(reversed(legs), reversed(events), strict=True):
         if event == LOST:
-            world.say(f"At the {mark}, {world.b} found the {said[0].split(' ', 1)[1]} {said[1]}.")
+            world.say(f"At the {mark}, {world.b} found the {bare(said[0])} {said[1]}.")
         elif event == MET:
-            world.say(f"The {said[0].split(' ', 1)[1]} was still at the {mark}.")
+            world.say(f"The {bare(said[0])} was still at the {mark}.")
     world.facts.append(Fact(None, f"visited the {role}"))
 
 
@@ -70,10 +72,10 @@ def _another_leg(world: World, role: str, so_far: int) -> bool:
 
 
 HAT_PLAY = rules(
-    "The one in the {p} hat [verbs], because {p_who} felt [feelings].",
-    "The one in the {q} hat [verbs], because {q_who} felt [feelings].",
-    '"I look like [a_role]," said {p_who} in the {p} hat.',
-    '"You look like [an_animal]," said {q_who} in the {q} hat.',
+    "The one in the {p} hat [verbs], because {p_who} felt [feelings] and [feelings].",
+    "The one in the {q} hat [verbs], because {q_who} felt [feelings] and [feelings].",
+    '"I look like [a_trait] [roles]," [said] {p_who} in the {p} hat.',
+    '"You look like [a_trait] [animals]," [said] {q_who} in the {q} hat.',
     "Then they swapped. Now {a} had the {q} hat and {b} the {p} one.",
     "{pet} ran away with the {p} hat, and {p_who} ran after {pet.him}.",
     "{pet} ran away with the {q} hat, and {q_who} ran after {pet.him}.",
@@ -88,9 +90,10 @@ def hats(world: World) -> None:
     world.say(f"{a} put on ")
     p = teller.pick(words.A_COLOUR)
     teller.say(f" hat, and {b} put on ")
-    q = teller.pick(words.A_COLOUR, avoid=(p,)).split(" ", 1)[1]
-    teller.say(" hat.")
-    p = p.split(" ", 1)[1]
+    q = bare(teller.pick(words.A_COLOUR, avoid=(p,)))
+    teller.say(" hat")
+    world.end()
+    p = bare(p)
     chosen = 0
     while chosen < STOLEN:
         slots = {"p": p, "q": q, "p_who": a, "q_who": b}
@@ -98,7 +101,7 @@ def hats(world: World) -> None:
         if chosen == SWAP:
             p, q = q, p
     aside(world)
-    world.facts.append(Fact(None, f"played with the {p} hat and the {q} hat"))
+    world.facts.append(Fact(None, f"played with the {p} hat"))
 
 
 BLOCK = rules(
@@ -108,6 +111,7 @@ BLOCK = rules(
     weights=(2, 2, 1),
 )
 ENOUGH = 2
+BLOCK_END = rules(" block[end]", " one[end]", " cube from the [rooms].")
 TOWER_END = rules(
     "From the bottom to the top it was {up}.",
     "From the top to the bottom it was {down}.",
@@ -120,11 +124,11 @@ def tower(world: World) -> None:
     """A list that grows, recalled forwards or backwards."""
     teller, x, y = world.teller, world.a, world.b
     world.say(f"{x} put ")
-    colours = [teller.pick(words.A_COLOUR).split(" ", 1)[1]]
-    teller.say(" block on the ground.")
+    colours = [bare(teller.pick(words.A_COLOUR))]
+    teller.form(BLOCK_END, world.slots)
     while world.line(BLOCK, x=x, y=y)[0] != ENOUGH:
-        colours.append(teller.pick(words.A_COLOUR).split(" ", 1)[1])
-        teller.say(" block.")
+        colours.append(bare(teller.pick(words.A_COLOUR)))
+        teller.form(BLOCK_END, world.slots)
     slots = {"up": listed(colours), "down": listed(colours[::-1])}
     world.line(TOWER_END, **slots)
     aside(world)
@@ -132,11 +136,16 @@ def tower(world: World) -> None:
 
 
 PRICE = rules(
-    'The {role} said, "You can have the {good} if you bring me some ',
-    'The {role} laughed. "Take the {good}, it costs nothing."',
-    weights=(3, 2),
+    '"You can have the {good}," said the {role}, "for some ',
+    'The {role} [verbs]. "Take the {good}, I have [a_look] [furniture] full of it."',
+    weights=(1, 1),
 )
 FREE = 1
+NEXT_HOLDER = rules(
+    ' first." So they went [how] to the ',
+    '." The children [verbs] and asked the ',
+    '," and [verbs]. Near [town] they found the ',
+)
 
 
 def trades(world: World) -> None:
@@ -144,13 +153,17 @@ def trades(world: World) -> None:
     teller = world.teller
     goods = [teller.pick(words.GOODS)]
     teller.say(", so they went to the ")
+    teller.pick(words.TRAITS)
+    teller.say(" ")
     roles = [teller.pick(words.ROLES)]
-    teller.say(".")
+    world.end()
     while len(roles) < 6:
         if world.line(PRICE, role=roles[-1], good=goods[-1])[0] == FREE:
             break
         goods.append(teller.pick(words.GOODS, avoid=goods))
-        teller.say('." So they went to the ')
+        teller.form(NEXT_HOLDER, world.slots)
+        teller.pick(words.TRAITS)
+        teller.say(" ")
         roles.append(teller.pick(words.ROLES, avoid=roles))
         teller.say(".")
     aside(world)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from prepare.embedded import words
-from prepare.embedded.chooser import Rule, Teller, rule
+from prepare.embedded.chooser import Options, Rule, Teller, rule
 
 PRONOUNS = {"he": ("him", "his"), "she": ("her", "her"), "it": ("it", "its")}
 
@@ -19,20 +19,51 @@ class Person(str):
     his: str
     He: str
     His: str
+    kind: str
 
     @classmethod
-    def called(cls, name: str, he: str) -> Person:
-        """A person or an animal, by its pronoun: he, she or it."""
+    def called(cls, name: str, he: str, kind: str) -> Person:
+        """A person or an animal, by its pronoun (he, she or it) and kind (boy, mother, dog)."""
         person = cls(name)
-        person.he = he
+        person.he, person.kind = he, kind
         person.him, person.his = PRONOUNS[he]
         person.He, person.His = he.capitalize(), person.his.capitalize()
         return person
 
 
+PHRASES: dict[str, Options | Rule] = {
+    **words.LISTS,
+    "said": Rule(words.SAID, ((),) * len(words.SAID.strings)),
+    "town": rule(["[town_start][town_middle][town_end]"], words.LISTS),
+    # the end of a sentence
+    "end": rule(
+        [
+            " [how].",
+            ".",
+            ", just before [meals].",
+            ", feeling [feelings].",
+            ", out in the [weather] air.",
+        ],
+        words.LISTS,
+        weights=(6, 5, 1, 1, 1),
+    ),
+    # what follows `"...," said Lily`
+    "tag": rule(
+        [".", " [how].", ", who [verbs].", ", looking [feelings].", ", in [a_trait] voice."],
+        words.LISTS,
+        weights=(5, 6, 3, 1, 1),
+    ),
+}
+
+
 def rules(*patterns: str, weights: Sequence[int] = ()) -> Rule:
-    """A Rule over the vocabulary's lists."""
-    return rule(patterns, words.LISTS, weights)
+    """A Rule over the vocabulary's lists and the endings of sentences."""
+    return rule(patterns, PHRASES, weights)
+
+
+END = rules("[end]")
+SAID = rules('," [said] {who}[tag]')
+ASKED = rules('?" asked {who}[tag]')
 
 
 @dataclass
@@ -66,7 +97,6 @@ class World:
     b: Person
     m: Person
     pet: Person
-    pet_kind: str
     toys: dict[str, str]
     long: bool
     day: int = 0
@@ -80,8 +110,8 @@ class World:
             "b": self.b,
             "m": self.m,
             "pet": self.pet,
-            "kind": self.pet_kind,
-            "sound": words.SOUNDS[self.pet_kind],
+            "kind": self.pet.kind,
+            "sound": words.SOUNDS[self.pet.kind],
             "toy": self.toys[self.a],
         }
 
@@ -97,9 +127,17 @@ class World:
         """A sentence that follows from what was told."""
         self.teller.start(text)
 
-    def treasured(self, child: Person) -> str:
-        """The toy that a child carries through the story."""
-        return self.toys[child]
+    def end(self) -> None:
+        """End a sentence, with an adverb perhaps."""
+        self.teller.form(END, self.slots)
+
+    def said(self, who: str) -> None:
+        """Close a quotation and say who spoke, and how."""
+        self.teller.form(SAID, {"who": who})
+
+    def asked(self, who: str) -> None:
+        """Close a question and say who asked, and how."""
+        self.teller.form(ASKED, {"who": who})
 
     def either(self) -> tuple[Person, Person]:
         """Begin a sentence with one of the children's names; returns that child, then the other."""
