@@ -166,7 +166,6 @@ class _Experiment:
     # Scoring --------------------------------------------------------------------------------
 
     def _score(self, compute_dtype: str) -> tuple[Score, ProbeReport]:
-        self._emit("phase", {"phase": "scoring"})
         settings, dataset = self._settings, self._dataset
         rows = dataset.val.read_all()
         vocab_size = dataset.tokenizer.vocab_size

@@ -1,0 +1,75 @@
+"""Messages, and what becomes of nonsense from the other side."""
+
+import io
+import json
+import struct
+
+import numpy as np
+import pytest
+
+from prepare.channel import (
+    MAX_FRAME_BYTES,
+    Channel,
+    ChannelClosed,
+    ProtocolError,
+    scratch_folder,
+    shared_array,
+)
+
+
+def receive(data: bytes) -> dict:
+    return Channel(io.BytesIO(data), io.BytesIO()).receive()
+
+
+def frame(payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload)) + payload
+
+
+def test_a_message_arrives_as_it_was_sent():
+    wire = io.BytesIO()
+    Channel(io.BytesIO(), wire).send("progress", step=3, loss=1.5)
+    assert receive(wire.getvalue()) == {"kind": "progress", "step": 3, "loss": 1.5}
+
+
+def test_the_end_of_the_stream_is_a_closed_channel():
+    for data in (b"", b"\0\0", frame(b'{"kind": "x"}')[:-1]):
+        with pytest.raises(ChannelClosed):
+            receive(data)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"not json", b"[1, 2]", b'{"no": "kind"}', b'{"kind": 3}', b"\xff\xfe"],
+)
+def test_what_is_no_message_is_a_protocol_error(payload):
+    with pytest.raises(ProtocolError):
+        receive(frame(payload))
+
+
+def test_a_frame_has_a_largest_size():
+    with pytest.raises(ProtocolError, match="at most"):
+        receive(struct.pack(">I", MAX_FRAME_BYTES + 1) + b"x")
+
+
+def test_sending_to_nobody_says_so():
+    wire = io.BytesIO()
+    wire.close()
+    with pytest.raises(ChannelClosed):
+        Channel(io.BytesIO(), wire).send("hello")
+
+
+def test_two_views_of_a_shared_array_see_each_other():
+    folder = scratch_folder(1024)
+    first = shared_array(folder / "a", (2, 3), "uint16", create=True)
+    second = shared_array(folder / "a", (2, 3), "uint16", create=False)
+    first[1, 2] = 65535
+    assert second[1, 2] == 65535
+    assert second.dtype == np.uint16
+    (folder / "a").unlink()
+    folder.rmdir()
+
+
+def test_messages_are_plain_json():
+    wire = io.BytesIO()
+    Channel(io.BytesIO(), wire).send("x", value=None)
+    assert json.loads(wire.getvalue()[4:]) == {"kind": "x", "value": None}
