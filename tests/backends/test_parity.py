@@ -25,9 +25,10 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "steps": STEPS,
             "gradients": str(folder / f"{backend}-gradients.npz"),
             "updated": str(folder / f"{backend}-updated.npz"),
+            "decayed": str(folder / f"{backend}-decayed.npz"),
         }
         (found[backend],) = run_child(folder, backend, [job], compiled=True)
-        for name in ("gradients", "updated"):
+        for name in ("gradients", "updated", "decayed"):
             found[backend][name] = dict(np.load(job[name]))
     return found
 
@@ -62,6 +63,13 @@ def test_weights_after_20_optimizer_steps_within_1e_5(both: dict[str, Any]) -> N
     assert expected.keys() == got.keys()
     for name, weights in expected.items():
         assert np.abs(weights - got[name]).max() < 1e-5, name
+
+
+def test_cautious_decay_differs_where_a_sign_is_undecided_only(both: dict[str, Any]) -> None:
+    """It asks whether update * weight >= 0: an update of about 0 falls on either side."""
+    expected, got = both["cpu"]["decayed"], both["mlx"]["decayed"]
+    apart = [np.abs(expected[name] - got[name]) > 1e-5 for name in expected]
+    assert sum(a.sum() for a in apart) <= 1e-4 * sum(a.size for a in apart)
 
 
 def test_torch_compiles_without_graph_break_or_recompilation(both: dict[str, Any]) -> None:

@@ -101,8 +101,8 @@ def parity(job: dict[str, Any]) -> dict[str, Any]:
     """All that two backends are compared by, from one compiled module.
 
     `losses` of `steps` training steps, `loss` and gradients (npz `job["gradients"]`) of the first
-    batch, and the weights (npz `job["updated"]`) after as many optimizer steps on gradients that
-    NumPy draws.
+    batch, and the weights after as many optimizer steps on given gradients, without weight decay
+    (npz `job["updated"]`) and with it (`job["decayed"]`).
     """
     from backends import runtime
 
@@ -115,17 +115,27 @@ def parity(job: dict[str, Any]) -> dict[str, Any]:
     model.zero_grad(set_to_none=True)
     result = {**fit(module, model, job["steps"]), "loss": loss}
 
-    runtime.load_weights(model, job["weights"])
+    for decay, out in ((0.0, job["updated"]), (module.WEIGHT_DECAY, job["decayed"])):
+        runtime.load_weights(model, job["weights"])
+        step_on_noise(module, model, job["steps"], decay)
+        found = {name: runtime.to_numpy(p) for name, p in model.named_parameters()}
+        np.savez(out, **found)
+    return result
+
+
+def step_on_noise(module: Any, model: Any, steps: int, decay: float) -> None:
+    """Optimizer steps on gradients that NumPy draws, the same on every backend."""
+    from backends import runtime
+
     optimizer = module.make_optimizer(model)
+    for group in optimizer.param_groups:
+        group["weight_decay"] = decay
     generator = np.random.default_rng(2)
-    for _ in range(job["steps"]):
+    for _ in range(steps):
         for _, p in sorted(model.named_parameters()):
             drawn = generator.standard_normal(tuple(p.shape)).astype(np.float32)
             p.grad = runtime.from_numpy(drawn)
         optimizer.step()
-    found = {name: runtime.to_numpy(p) for name, p in model.named_parameters()}
-    np.savez(job["updated"], **found)
-    return result
 
 
 def learns(job: dict[str, Any]) -> dict[str, Any]:
