@@ -40,6 +40,7 @@ VAL_SHARE, VAL_BYTES = 0.1, 4_000_000
 
 # The text is one and the same for everyone: the settings' seed is that of weights and rows.
 EMBEDDED_SEED = 0
+EMBEDDED_SAMPLE = 4_000_000
 
 
 class Corpus(ABC):
@@ -124,6 +125,10 @@ class EmbeddedCorpus(Corpus):
         else:
             for index in count():
                 yield embedded.generate(EMBEDDED_SEED, index, "validation").text
+
+    def sample(self, n_characters: int) -> Iterator[str]:
+        """See Corpus; the grammar's words are few, and more text would not teach other merges."""
+        return up_to(self.documents("train"), min(n_characters, EMBEDDED_SAMPLE))
 
     def floor_bits(self, split: str, n_documents: int) -> float:
         """See Corpus."""

@@ -9,6 +9,7 @@ vocabulary or version never meets old tokens. A second call only maps files.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class Dataset:
     val: Rows
     val_bytes: int  # UTF-8 bytes of the validation text, each the target of exactly one token
     val_tokens: int  # tokens that are scored: all but BOS
-    fingerprint: str  # of corpus, tokenizer, validation text, context length
+    fingerprint: str  # of validation text, tokenizer and context length, on any machine
     floor_bpb: float | None  # exact entropy of the validation text in bits per byte, if known
 
 
@@ -60,7 +61,7 @@ class _Preparation:
     def run(self) -> Dataset:
         try:
             return self._open()
-        except (FileNotFoundError, IncompleteShard, CorruptFile):
+        except (FileNotFoundError, NotADirectoryError, IncompleteShard, CorruptFile):
             pass  # not prepared yet, or damaged: said below, by the step that mends it
         writable_folder(cache_root())
         name = f"{self.corpus.name}-{self.settings.vocab_size}"
@@ -86,7 +87,10 @@ class _Preparation:
             val_bytes=val.store.text_bytes,
             val_tokens=val_tokens,
             fingerprint=digest(
-                self.key, tokenizer.fingerprint, val.store.text_bytes, self.settings.max_seq_len
+                VERSION,
+                hashlib.sha256(val.store.tokens.tobytes()).hexdigest(),
+                tokenizer.fingerprint,
+                self.settings.max_seq_len,
             ),
             floor_bpb=None if bits is None else bits / val.store.text_bytes,
         )
@@ -139,12 +143,21 @@ class _Preparation:
         if split == "val":
             texts = until(texts, self.settings.eval_bytes)
         size = self.corpus.train_bytes if split == "train" else self.settings.eval_bytes
-        return TokenStore.build(folder, texts, tokenizer, self.on_event, size)
+        store = TokenStore.build(
+            folder, texts, tokenizer, self.on_event, size, task=f"tokens of {split}"
+        )
+        if split == "val" and store.text_bytes < self.settings.eval_bytes:
+            message = (
+                f"the validation text has only {store.text_bytes} bytes, not the "
+                f"{self.settings.eval_bytes} that eval_bytes asks for: scores are noisier"
+            )
+            self.on_event("warning", {"message": message})
+        return store
 
     def _plan(self, split: str, store: TokenStore) -> None:
         folder = self._store(split) / f"rows-{self.settings.max_seq_len}"
         try:
-            RowPlan.load(folder)
+            Rows(store, RowPlan.load(folder))
             return
         except FileNotFoundError:
             pass

@@ -51,6 +51,7 @@ class RowPlan:
     """Rows as runs of tokens in the store; the runs of a row fill its T + 1 places exactly."""
 
     max_seq_len: int  # T
+    n_tokens: int  # of the store it was made for
     starts: Ints  # (n_rows + 1,) first run of each row
     sources: Ints  # (n_runs,) position in the store's tokens
     lengths: Ints  # (n_runs,) tokens in the run
@@ -67,8 +68,9 @@ class RowPlan:
         for name in ("starts", "sources", "lengths", "long_tokens"):
             with atomic_path(folder / f"{name}.npy") as temporary, open(temporary, "wb") as file:
                 np.save(file, getattr(self, name), allow_pickle=False)
-        about = {"version": VERSION, "max_seq_len": self.max_seq_len, "n_rows": self.n_rows}
-        write_json(folder / "plan.json", {**about, "n_runs": len(self.sources)})
+        about = {"version": VERSION, "max_seq_len": self.max_seq_len, "n_tokens": self.n_tokens}
+        sizes = {"n_rows": self.n_rows, "n_runs": len(self.sources)}
+        write_json(folder / "plan.json", {**about, **sizes})
 
     @classmethod
     def load(cls, folder: Path) -> RowPlan:
@@ -82,7 +84,7 @@ class RowPlan:
                 name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
                 for name in ("starts", "sources", "lengths", "long_tokens")
             }
-            plan = cls(max_seq_len=int(about["max_seq_len"]), **arrays)
+            plan = cls(int(about["max_seq_len"]), int(about["n_tokens"]), **arrays)
             sound = (about["version"], about["n_rows"], about["n_runs"]) == (
                 VERSION,
                 plan.n_rows,
@@ -103,6 +105,12 @@ class Rows:
     """Rows of a plan, read from the store they were planned for."""
 
     def __init__(self, store: TokenStore, plan: RowPlan) -> None:
+        """Raises CorruptFile if the plan was made for another store."""
+        if plan.n_tokens != len(store.tokens):
+            raise CorruptFile(
+                f"the row plan is for {plan.n_tokens} tokens, the store has {len(store.tokens)}",
+                "delete it and prepare again",
+            )
         self.store, self.plan = store, plan
 
     def __len__(self) -> int:
@@ -187,7 +195,8 @@ class _Runs:
         begins = (places == 0) | (sources == offsets[document])  # a first token, or a BOS, is none
         targets = (lengths - begins) * is_long[document]
         long_tokens = np.bincount(rows, weights=targets, minlength=self.n_rows).astype(np.int64)
-        return RowPlan(max_seq_len, starts.astype(np.int64), sources, lengths, long_tokens)
+        starts = starts.astype(np.int64)
+        return RowPlan(max_seq_len, int(offsets[-1]), starts, sources, lengths, long_tokens)
 
 
 def _fill_together(ids: Ints, lengths: Ints, offsets: Ints, capacity: int, runs: _Runs) -> Ints:

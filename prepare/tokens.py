@@ -68,7 +68,7 @@ class TokenStore:
             raise VocabularyMismatch(
                 f"the tokens in {folder} were made by tokenizer {about.get('tokenizer')}, "
                 f"not {tokenizer.fingerprint}",
-                MEND,
+                f"delete {folder} and run `autoresearch prepare` again",
             )
         try:
             n_tokens, n_documents = int(about["n_tokens"]), int(about["n_documents"])
@@ -101,6 +101,7 @@ class TokenStore:
         tokenizer: Tokenizer,
         on_event: Event = ignore_event,
         expected_bytes: int | None = None,
+        task: str = "tokens",
     ) -> TokenStore:
         """Tokenize `texts` into `folder`, or finish what an earlier build began.
 
@@ -113,7 +114,7 @@ class TokenStore:
             per_byte = tokenizer.dtype.itemsize / (1 if tokenizer.vocab_size == 256 else 2.5)
             require_space(folder, int(expected_bytes * per_byte))
         with explained(folder):
-            _Builder(folder, tokenizer, on_event, expected_bytes).run(texts)
+            _Builder(folder, tokenizer, on_event, expected_bytes, task).run(texts)
         return cls.open(folder, tokenizer)
 
 
@@ -121,10 +122,15 @@ class _Builder:
     """Appends shards to the files of one folder and keeps `progress.json` true."""
 
     def __init__(
-        self, folder: Path, tokenizer: Tokenizer, on_event: Event, expected_bytes: int | None
+        self,
+        folder: Path,
+        tokenizer: Tokenizer,
+        on_event: Event,
+        expected_bytes: int | None,
+        task: str,
     ) -> None:
         self.folder, self.tokenizer, self.on_event = folder, tokenizer, on_event
-        self.expected_bytes = expected_bytes
+        self.expected_bytes, self.task = expected_bytes, task
         self.done: dict[str, Any] = {"n_tokens": 0, "n_documents": 0, "text_bytes": 0}
         self.identity = {"tokenizer": tokenizer.fingerprint, "version": VERSION}
 
@@ -150,12 +156,16 @@ class _Builder:
             found = {}
         sizes = {"tokens.bin": self.tokenizer.dtype.itemsize, "lengths.bin": 8}
         counts = {"tokens.bin": "n_tokens", "lengths.bin": "n_documents"}
-        whole = all(found.get(key) == value for key, value in self.identity.items()) and all(
-            (self.folder / name).exists()
-            and (self.folder / name).stat().st_size >= found[counts[name]] * width
-            for name, width in sizes.items()
-        )
-        if whole:
+        same = all(found.get(key) == value for key, value in self.identity.items())
+        if (
+            same
+            and self.done.keys() <= found.keys()
+            and all(
+                (self.folder / name).exists()
+                and (self.folder / name).stat().st_size >= found[counts[name]] * width
+                for name, width in sizes.items()
+            )
+        ):
             self.done = {key: found[key] for key in self.done}
         for name, width in sizes.items():
             with open(self.folder / name, "ab") as file:
@@ -177,7 +187,7 @@ class _Builder:
         self.on_event(
             "preparing",
             {
-                "task": "tokens",
+                "task": self.task,
                 "done": self.done["text_bytes"],
                 "total": self.expected_bytes,
                 "unit": "bytes",
