@@ -164,7 +164,7 @@ def linspace(
     start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None
 ) -> Tensor:
     """`steps` numbers from start to end inclusive."""
-    return _fresh(mx.linspace(start, end, steps, dt.as_mlx(dtype, dt.DEFAULT_FLOAT)), device)
+    return _fresh(mx.linspace(start, end, steps, dtype=dt.as_mlx(dtype, dt.DEFAULT_FLOAT)), device)
 
 
 @function

@@ -19,7 +19,7 @@ from backends.mlx_torch._errors import WrongFramework, wrong_framework
 Number = bool | int | float
 
 
-class dtype:  # noqa: N801 - torch's name
+class dtype:
     """One element type; `mx` is MLX's."""
 
     def __init__(self, name: str, mlx: mx.Dtype, rank: int) -> None:
@@ -121,7 +121,7 @@ def exact_in_half(x: Number) -> bool:
 
 
 @dataclass(frozen=True)
-class device:  # noqa: N801 - torch's name
+class device:
     """MLX has unified memory: a device is only a label, also usable as a context manager."""
 
     type: str = "mlx"
@@ -156,7 +156,7 @@ def check_device(value: object) -> None:
 
 
 @dataclass(frozen=True)
-class finfo:  # noqa: N801 - torch's name
+class finfo:
     """Limits of a floating type."""
 
     dtype: dtype = DTYPES["float32"]
@@ -187,7 +187,7 @@ class finfo:  # noqa: N801 - torch's name
 
 
 @dataclass(frozen=True)
-class iinfo:  # noqa: N801 - torch's name
+class iinfo:
     """Limits of an integer type."""
 
     dtype: dtype

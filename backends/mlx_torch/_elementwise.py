@@ -130,7 +130,7 @@ def _export_binary(name: str, kernel: Kernel, kind: str) -> None:
         return wrap(binary(kernel, kind, operand(x), operand(other)))
 
     op.__name__ = name
-    inplace(op)
+    (both if name in ("maximum", "minimum", "logaddexp") else inplace)(op)
 
 
 for _name, _kernel in FLOATING.items():
@@ -172,7 +172,7 @@ def _scaled_sum(a: Any, b: Any, alpha: Any, plain: Kernel = mx.add) -> mx.array:
     return (_cast(a, inner) + scaled).astype(out)
 
 
-@inplace
+@both
 def rsub(x: Tensor, other: Any, *, alpha: float = 1) -> Tensor:
     """other - alpha * x."""
     return sub(other, x, alpha=alpha)
@@ -384,4 +384,3 @@ for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
 for _dunder_name, _name in {"neg": "neg", "abs": "abs", "invert": "bitwise_not"}.items():
     setattr(Tensor, f"__{_dunder_name}__", FUNCTIONS[_name])
 Tensor.__pos__ = lambda self: self  # type: ignore[attr-defined]
-FUNCTIONS.pop("rsub", None)

@@ -69,15 +69,15 @@ class _SetGrad:
         return inner
 
 
-class no_grad(_SetGrad):  # noqa: N801 - torch's name
+class no_grad(_SetGrad):
     enabled = False
 
 
-class inference_mode(no_grad):  # noqa: N801 - torch's name
+class inference_mode(no_grad):
     pass
 
 
-class enable_grad(_SetGrad):  # noqa: N801 - torch's name
+class enable_grad(_SetGrad):
     enabled = True
 
 

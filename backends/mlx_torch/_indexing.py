@@ -191,13 +191,19 @@ def index_copy(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     return wrap(mx.moveaxis(moved, 0, dim))
 
 
+def _order(a: mx.array, dim: int, descending: bool) -> mx.array:
+    """argsort; MLX would differentiate through the indices."""
+    fixed = mx.stop_gradient(a)
+    return mx.argsort(-fixed if descending else fixed, axis=dim)
+
+
 @both
 def topk(
     x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
 ) -> ValuesIndices:
     """The k largest (or smallest) values and their indices, in order."""
     a = to_array(x)
-    order = mx.argsort(-a if largest else a, axis=dim)
+    order = _order(a, dim, largest)
     index = mx.take(order, mx.arange(k), axis=dim)
     return ValuesIndices(wrap(mx.take_along_axis(a, index, dim)), wrap(index.astype(mx.int64)))
 
@@ -205,8 +211,7 @@ def topk(
 @both
 def argsort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
     """Indices (int64) that sort x."""
-    a = to_array(x)
-    return wrap(mx.argsort(-a if descending else a, axis=dim).astype(mx.int64))
+    return wrap(_order(to_array(x), dim, descending).astype(mx.int64))
 
 
 @both

@@ -182,13 +182,13 @@ def amin(x: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
 @both
 def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Index (int64) of the largest value."""
-    return wrap(mx.argmax(to_array(x), dim, keepdims=keepdim).astype(mx.int64))
+    return wrap(mx.argmax(mx.stop_gradient(to_array(x)), dim, keepdims=keepdim).astype(mx.int64))
 
 
 @both
 def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Index (int64) of the smallest value."""
-    return wrap(mx.argmin(to_array(x), dim, keepdims=keepdim).astype(mx.int64))
+    return wrap(mx.argmin(mx.stop_gradient(to_array(x)), dim, keepdims=keepdim).astype(mx.int64))
 
 
 @both

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -16,8 +15,6 @@ from backends.mlx_torch._linalg import product
 from backends.mlx_torch._reduce import log_softmax, softmax
 from backends.mlx_torch._registry import FUNCTIONS
 from backends.mlx_torch._tensor import Tensor, to_array, wrap
-
-__all__ = ["log_softmax", "softmax"]
 
 
 def _gelu(a: mx.array, approximate: str = "none") -> mx.array:
@@ -305,7 +302,14 @@ def scaled_dot_product_attention(
     return wrap(mx.fast.scaled_dot_product_attention(q, k, v, scale=factor, mask=mask))
 
 
+__all__ = [
+    "binary_cross_entropy_with_logits", "conv1d", "cross_entropy", "dropout", "embedding", "glu", "l1_loss",
+    "layer_norm", "linear", "log_softmax", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "relu", "rms_norm",
+    "scaled_dot_product_attention", "sigmoid", "softmax", "tanh", *ACTIVATIONS,
+]  # fmt: skip
+
+
 def __getattr__(name: str) -> NoReturn:
     if name.startswith("__"):
         raise AttributeError(name)
-    missing("torch.nn.functional", name, vars(sys.modules[__name__]))
+    missing("torch.nn.functional", name, __all__)

@@ -41,7 +41,7 @@ def clip_grad_norm_(
     factor = mx.minimum(max_norm / (total.array + 1e-6), 1.0)
     for p in held:
         assert p.grad is not None
-        p.grad = p.grad * Tensor(factor)
+        p.grad.mul_(Tensor(factor))
     return total
 
 
@@ -50,7 +50,7 @@ def clip_grad_value_(
 ) -> None:
     """Clamp each gradient to +-clip_value."""
     for p in _with_grad(parameters):
-        p.grad = p.grad.clamp(-clip_value, clip_value)  # type: ignore[union-attr]
+        p.grad.clamp_(-clip_value, clip_value)  # type: ignore[union-attr]
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
