@@ -176,8 +176,9 @@ class PlainProgress:
     def __call__(self, name: str, data: dict[str, Any]) -> None:
         now = time.monotonic()
         if name == "phase":
-            self._phase = str(data.get("phase", ""))
-            self._print(self._phase)
+            if data.get("phase") != self._phase:
+                self._phase = str(data.get("phase", ""))
+                self._print(self._phase)
             self._last_line = now
         elif name == "warning":
             self._print(f"warning: {data.get('message', '')}")

@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,25 +33,12 @@ def diagnose(requested: str | None) -> dict[str, Any]:
     return {
         "hardware": selection.hardware.to_dict(),
         "passed_over": [dataclasses.asdict(miss) for miss in selection.passed_over],
-        "policy": plain(selection.policy),
-        "probes": plain(speed.measured_figures()),
-        "peak_flops": None if peak is None else plain(peak),
+        "policy": selection.policy.to_dict(),
+        "probes": speed.measured_figures(),
+        "peak_flops": None if peak is None else dataclasses.asdict(peak),
         "checks": [*_folders(), _git(), _python()],
         "faster": suggestions(selection.hardware.backend, selection.hardware.os),
     }
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses and mappings as plain dicts, all the way down."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
-        }
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value
 
 
 def suggestions(backend: str, system: str) -> list[str]:
