@@ -117,7 +117,7 @@ def _hello(channel: Channel, measure_peak: bool) -> None:
         policy=selection.policy.to_dict(),
         passed_over=[[miss.backend, miss.reason] for miss in selection.passed_over],
         versions=runtime.versions(),
-        peak_flops=peak.flops if peak else None,
+        peak_flops=peak.value if peak else None,
         peak_flops_source=peak.source if peak else None,
         measured_peak_flops=runtime.matmul_peak() if measure_peak else None,
     )

@@ -155,7 +155,7 @@ class CandidateProcess:
             self.kill()
             return self._popen.wait()
 
-    def peak_rss_bytes(self) -> int:
+    def rss_bytes(self) -> int:
         """Resident memory of the process now, in bytes; 0 when it is gone."""
         try:
             return int(psutil.Process(self._popen.pid).memory_info().rss)

@@ -32,6 +32,7 @@ SLOTS = 4
 OVERRUN_SHARE, OVERRUN_SECONDS = 0.02, 5.0
 # A message from the candidate is waited for in slices, so that the clock is looked at.
 SLICE = 0.1
+RSS_INTERVAL = 1.0
 MAX_LOG_BYTES = 256 * 1024 * 1024
 
 
@@ -120,6 +121,7 @@ class TrainingRun:
         self._entered = self._last_heard = time.monotonic()
         self._clock_started: float | None = None
         self._ended = False
+        self._peak_rss, self._rss_sampled = 0, float("-inf")
         self.trained = Trained(weights)
 
     # Phases and their deadlines -------------------------------------------------------------
@@ -171,6 +173,9 @@ class TrainingRun:
         if now > self._deadline():
             raise self._late()
         self._end_when_spent(now)
+        if self._phase == "training" and now - self._rss_sampled > RSS_INTERVAL:
+            self._rss_sampled = now
+            self._peak_rss = max(self._peak_rss, self._process.rss_bytes())
         if self._feeder is not None and self._feeder.error is not None:
             raise self._feeder.error
         if self._process.log_path.stat().st_size > MAX_LOG_BYTES:
@@ -277,6 +282,10 @@ class TrainingRun:
         if not self.trained.weights.is_file():
             raise TrainingFailed("training", "invalid_output", "the weights never arrived")
         self.trained.peak_memory_mb = float(message.get("peak_memory_mb") or 0.0)
+        if "host" in self.trained.hello["hardware"]["features"]:
+            # Where the model lives in main memory, its own word can be checked from outside.
+            seen = self._peak_rss / 2**20
+            self.trained.peak_memory_mb = max(self.trained.peak_memory_mb, seen)
         self.trained.steps = int(message.get("steps") or 0)
 
 
