@@ -77,10 +77,12 @@ def select(requested: str | None = None) -> Selection:
 @functools.cache
 def _select(requested: str, overrides: Overrides) -> Selection:
     from backends.hardware import detect
-    from backends.policy import choose_policy
+    from backends.policy import choose_policy, questions
+    from backends.speed import measure
 
     hardware, passed_over = detect(requested)
-    return Selection(hardware, choose_policy(hardware, (), overrides), passed_over)
+    figures = measure(hardware, questions(hardware, overrides), overrides)
+    return Selection(hardware, choose_policy(hardware, figures, overrides), passed_over)
 
 
 def selection_for(framework: str) -> Selection:

@@ -20,6 +20,7 @@ from backends.hardware import Hardware
 
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTION = ("fa3", "flash", "flex", "block_local", "sdpa")
+PLAINEST = {"dtype": "float32", "compile": "eager"}  # what runs anywhere
 WINS_BY = 1.03  # a first choice gives way only to what is 3% faster: less is noise
 
 
@@ -112,7 +113,7 @@ def choose_policy(
     """The policy for this hardware. Without figures, an open question gets its first choice."""
     figures = tuple(measured or ())
     overrides = overrides or Overrides()
-    order, order_reason = attention_order(hardware)
+    order, order_reason = _runnable(*attention_order(hardware), figures)
     dtype, dtype_reason = _decide(hardware, "dtype", figures, overrides, overrides.dtype)
     compile_, compile_reason = _decide(
         hardware,
@@ -150,6 +151,16 @@ def choose_policy(
     )
 
 
+def _runnable(
+    order: tuple[str, ...], reason: str, figures: tuple[Figure, ...]
+) -> tuple[tuple[str, ...], str]:
+    """The order without what failed when it was launched, and the reasons of that."""
+    failed = {f.variant: f.failure for f in figures if f.item == "attention" and f.seconds is None}
+    left = tuple(name for name in order if name not in failed)
+    reasons = (reason, *(f"{name} failed: {why}" for name, why in failed.items()))
+    return left or order[-1:], "; ".join(reasons)
+
+
 def questions(hardware: Hardware, overrides: Overrides | None = None) -> tuple[Question, ...]:
     """What has to be measured here: open items that nobody has asked for in particular."""
     overrides = overrides or Overrides()
@@ -178,26 +189,24 @@ def _decide(
     mine = {figure.variant: figure for figure in figures if figure.item == item}
     if not mine:
         return variants[0], f"{rule}; not measured"
-    return fastest(variants, mine)
+    return fastest(item, variants, mine)
 
 
-def fastest(variants: tuple[str, ...], figures: Mapping[str, Figure]) -> tuple[str, str]:
+def fastest(item: str, variants: tuple[str, ...], figures: Mapping[str, Figure]) -> tuple[str, str]:
     """The quickest variant that runs, an earlier one unless beaten by WINS_BY, and the figures.
 
-    Where all failed, the last variant (the plainest) is taken, and the reason says so.
+    Where all failed, the plainest is taken, and the reason says what happened.
     """
-    times = {
-        v: figures[v].seconds for v in variants if v in figures and figures[v].seconds is not None
-    }
-    failed = "".join(f"; {v} failed: {f.failure}" for v, f in figures.items() if f.seconds is None)
+    times = {v: f.seconds for v in variants if (f := figures.get(v)) and f.seconds is not None}
+    failed = [f"{v} failed: {f.failure}" for v, f in figures.items() if f.seconds is None]
     if not times:
-        return variants[-1], f"nothing else ran{failed}"
+        return PLAINEST.get(item, variants[-1]), "; ".join(("nothing could be measured", *failed))
     best = next(iter(times))
     for variant, seconds in times.items():
-        if (times[best] or 0.0) > WINS_BY * (seconds or 0.0):
+        if times[best] > WINS_BY * seconds:
             best = variant
-    shown = ", ".join(f"{v} {1000 * (s or 0.0):.3g} ms" for v, s in times.items())
-    return best, f"measured forward and backward: {shown}{failed}"
+    shown = ", ".join(f"{variant} {1000 * seconds:.3g} ms" for variant, seconds in times.items())
+    return best, "; ".join((f"measured forward and backward: {shown}", *failed))
 
 
 def _options(hardware: Hardware, item: str) -> tuple[tuple[str, ...], str]:
@@ -290,7 +299,9 @@ def attention_order(hardware: Hardware) -> tuple[tuple[str, ...], str]:
         return compiled, "flex_attention has Triton kernels for Intel GPUs"
     if backend == "cpu":
         return plain, "flex_attention has no backward pass on processors"
-    return plain, "no fused kernel for windows on this backend"
+    if backend == "mlx":
+        return ("block_local",), "MLX has no kernel for windows: dense products over blocks"
+    return plain, f"no fused kernel for windows on {backend}"
 
 
 def probe_shape(hardware: Hardware) -> dict[str, int]:
