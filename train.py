@@ -391,8 +391,8 @@ def make_optimizer(model: GPT) -> MuonAdamW:
         if id(p) not in taken:
             (matrices if p.ndim == 2 else others).append(p)
 
-    def adamw(params: list[Any], lr: float, betas: Any = ADAM_BETAS) -> dict[str, Any]:
-        fixed = {"betas": betas, "eps": 1e-10, "weight_decay": 0.0}
+    def adamw(params: list[Any], lr: float, betas: Any = ADAM_BETAS, eps: float = 1e-10) -> dict:
+        fixed = {"betas": betas, "eps": eps, "weight_decay": 0.0}
         return {"kind": "adamw", "params": params, "lr": lr, **fixed}
 
     def muon(params: list[Any]) -> dict[str, Any]:
@@ -403,8 +403,10 @@ def make_optimizer(model: GPT) -> MuonAdamW:
     groups = [
         adamw([head], UNEMBEDDING_LR * width_scale),
         adamw(embeddings, EMBEDDING_LR * width_scale),
-        adamw([resid, *others], SCALAR_LR * 0.01),  # multiplies the stream, so it moves slowly
-        adamw([x0], SCALAR_LR, betas=(0.96, 0.95)),
+        # Blocks start as the identity and `norm` forgets scale, so at first these have no gradient
+        # but rounding: an eps below that would make full steps of it, their sign left to chance.
+        adamw([resid, *others], SCALAR_LR * 0.01, eps=1e-5),  # multiplies the stream: slowly
+        adamw([x0], SCALAR_LR, betas=(0.96, 0.95), eps=1e-5),
     ]
     for shape in sorted({tuple(p.shape) for p in matrices}):
         groups.append(muon([p for p in matrices if tuple(p.shape) == shape]))

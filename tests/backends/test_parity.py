@@ -22,6 +22,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "module": str(SEED_MODULE),
             "constants": TINY,
             "weights": str(folder / "weights.safetensors"),
+            "fresh": str(folder / "fresh.safetensors"),
             "steps": STEPS,
             "gradients": str(folder / f"{backend}-gradients.npz"),
             "updated": str(folder / f"{backend}-updated.npz"),
@@ -30,6 +31,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         (found[backend],) = run_child(folder, backend, [job], compiled=True)
         for name in ("gradients", "updated", "decayed"):
             found[backend][name] = dict(np.load(job[name]))
+    half = {**job, "kind": "train", "weights": str(folder / "half.safetensors"), "fresh": True}
+    (found["bfloat16"],) = run_child(folder, "cpu", [half], dtype="bfloat16")
     return found
 
 
@@ -76,3 +79,9 @@ def test_torch_compiles_without_graph_break_or_recompilation(both: dict[str, Any
     """One graph for the model, one per shape of matrix, one per shape that AdamW meets."""
     assert both["cpu"]["graph_breaks"] == {}
     assert both["cpu"]["graphs"] == 1 + 4 + 2
+
+
+def test_bfloat16_trains_as_float32_does(both: dict[str, Any]) -> None:
+    """No step is decided by rounding: of the scalars' first gradient nothing else is left."""
+    expected, got = (np.array(both[name]["losses"]) for name in ("cpu", "bfloat16"))
+    assert np.abs(expected - got).max() < 0.03

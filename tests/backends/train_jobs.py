@@ -54,24 +54,24 @@ def load(job: dict[str, Any]) -> Any:
     return module
 
 
-def build(module: Any, job: dict[str, Any]) -> Any:
-    """The model with the weights of `job["weights"]`.
+def build(module: Any, path: str, disturb: bool = True) -> Any:
+    """The model with the weights of that file, which the first process to come writes.
 
-    The first process to come writes that file: the model's own weights, each with some noise
-    added, since a matrix of zeros hides what is wrong behind it.
+    They are the model's own, with some noise added if `disturb`, since the zeros of a fresh model
+    hide what is wrong behind them.
     """
     from backends import runtime, torch
 
     runtime.seed(0)
     model = module.build_model(SPEC)
-    if not Path(job["weights"]).exists():
+    if not Path(path).exists():
         generator = np.random.default_rng(1)
         with torch.no_grad():
-            for _, p in sorted(model.named_parameters()):
+            for _, p in sorted(model.named_parameters()) if disturb else ():
                 noise = 0.02 * generator.standard_normal(tuple(p.shape))
                 p.add_(runtime.from_numpy(noise.astype(np.float32)).to(p.dtype))
-        runtime.save_weights(model, job["weights"])
-    runtime.load_weights(model, job["weights"])
+        runtime.save_weights(model, path)
+    runtime.load_weights(model, path)
     return model
 
 
@@ -92,29 +92,32 @@ def fit(module: Any, model: Any, steps: int) -> dict[str, Any]:
 
 
 def train(job: dict[str, Any]) -> dict[str, Any]:
-    """Trains for `steps` optimizer steps."""
+    """Trains for `steps` optimizer steps, from the model's own weights if `job["fresh"]`."""
     module = load(job)
-    return fit(module, build(module, job), job["steps"])
+    model = build(module, job["weights"], disturb=not job.get("fresh"))
+    return fit(module, model, job["steps"])
 
 
 def parity(job: dict[str, Any]) -> dict[str, Any]:
     """All that two backends are compared by, from one compiled module.
 
-    `losses` of `steps` training steps, `loss` and gradients (npz `job["gradients"]`) of the first
-    batch, and the weights after as many optimizer steps on given gradients, without weight decay
-    (npz `job["updated"]`) and with it (`job["decayed"]`).
+    `losses` of `steps` training steps from the weights of a fresh model (`job["fresh"]`). From
+    disturbed ones (`job["weights"]`): `loss` and gradients (npz `job["gradients"]`) of a batch, and
+    the weights after as many optimizer steps on given gradients, without weight decay (npz
+    `job["updated"]`) and with it (`job["decayed"]`).
     """
     from backends import runtime
 
     module = load(job)
-    model = build(module, job)
+    model = build(module, job["weights"])
     x, y = next(iter(FakeRun(1).batches(module.DEVICE_BATCH_SIZE)))
     loss = float(runtime.backward(model)(x, y))
     found = {name: runtime.to_numpy(p.grad) for name, p in model.named_parameters()}
     np.savez(job["gradients"], **found)
     model.zero_grad(set_to_none=True)
-    result = {**fit(module, model, job["steps"]), "loss": loss}
 
+    fresh = build(module, job["fresh"], disturb=False)
+    result = {**fit(module, fresh, job["steps"]), "loss": loss}
     for decay, out in ((0.0, job["updated"]), (module.WEIGHT_DECAY, job["decayed"])):
         runtime.load_weights(model, job["weights"])
         step_on_noise(module, model, job["steps"], decay)
@@ -145,7 +148,7 @@ def learns(job: dict[str, Any]) -> dict[str, Any]:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         module = load(job)
-    once, twice = build(module, job), build(module, job)
+    once, twice = build(module, job["weights"]), build(module, job["weights"])
     steps = job["steps"] * module.TOTAL_BATCH_SIZE // module.DEVICE_BATCH_SIZE // SPEC.max_seq_len
     first, warm_up, second = FakeRun(steps), FakeRun(4, seed=9), FakeRun(steps)
     module.train(once, first)
@@ -170,7 +173,7 @@ def answers(job: dict[str, Any]) -> dict[str, Any]:
     from backends import F, runtime, torch
 
     module = load(job)
-    model = build(module, job)
+    model = build(module, job["weights"])
     x, y = next(iter(FakeRun(1).batches(module.DEVICE_BATCH_SIZE)))
     other = runtime.to_numpy(x).copy()
     other[:, 40:] = (other[:, 40:] + 7) % SPEC.vocab_size
