@@ -14,7 +14,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from prepare.cache import Event, cache_root, digest, ignore_event, lock, writable_folder
+from prepare.cache import (
+    Event,
+    cache_root,
+    digest,
+    ignore_event,
+    lock,
+    read_json,
+    writable_folder,
+    write_json,
+)
 from prepare.corpus import open_corpus
 from prepare.errors import CorruptFile, IncompleteShard, VocabularyMismatch
 from prepare.packing import RowPlan, Rows, plan_rows
@@ -79,7 +88,7 @@ class _Preparation:
             for split in ("train", "val")
         )
         val_tokens = len(val.store.tokens) - val.store.n_documents
-        bits = self.corpus.floor_bits("val", val.store.n_documents)
+        bits = read_json(self._store("val") / "floor.json").get("bits")
         return Dataset(
             tokenizer=tokenizer,
             train=train,
@@ -130,6 +139,9 @@ class _Preparation:
             self.on_event("phase", {"phase": f"tokens of {split}"})
             store = self._tokens(split, tokenizer)
             self._plan(split, store)
+        # Kept, because knowing it means generating the text again.
+        bits = self.corpus.floor_bits("val", store.n_documents)
+        write_json(self._store("val") / "floor.json", {"bits": bits})
 
     def _tokens(self, split: str, tokenizer: Tokenizer) -> TokenStore:
         folder = self._store(split)

@@ -21,7 +21,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -43,6 +42,7 @@ from prepare.cache import (
 )
 from prepare.errors import CorruptFile, DataError, DownloadError, IncompleteShard
 from prepare.hub import authorization, host_of, offline, without_address
+from prepare.responses import Expected, Transient, check_status, range_start
 
 if TYPE_CHECKING:
     import httpx
@@ -51,9 +51,6 @@ WORKERS = 8
 BLOCK = 1 << 20
 REPORT_SECONDS = 0.2
 REDIRECTS = 8
-
-TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -146,14 +143,6 @@ class _Stopped(Exception):
     """Another file failed for good."""
 
 
-class _Transient(Exception):
-    """An attempt failed in a way that may pass; the server may have asked for so many seconds."""
-
-    def __init__(self, reason: str, asked: float | None = None) -> None:
-        super().__init__(reason)
-        self.asked = asked
-
-
 @dataclass
 class _Transfer:
     """The state that the workers of one `download` share."""
@@ -195,7 +184,7 @@ class _Transfer:
                 if wrong > 1:
                     raise
                 reason, asked = error.message, None
-            except _Transient as error:
+            except Transient as error:
                 reason, asked = str(error), error.asked
             arrived = _size(_part(file.path))
             failures = 1 if arrived > furthest else failures + 1
@@ -215,14 +204,14 @@ class _Transfer:
         tag = noted.get("etag")
         headers = {"Range": f"bytes={have}-", "If-Range": tag} if have and tag else {}
         with self._open(file, headers) as (response, facts):
-            expected = _Expected.of(file, response, facts, noted)
+            expected = Expected.of((file.size, file.sha256), response, facts, noted)
             if response.status_code == 416:
                 # Nothing follows what we have: either it is all there, or it is another file's.
                 if have != expected.size:
                     part.unlink()
                     raise _incomplete(file, have, expected.size)
             else:
-                if response.status_code != 206 or _range_start(response) != have:
+                if response.status_code != 206 or range_start(response) != have:
                     have = 0
                 self._receive(file, response, expected, have)
         self._accept(file, expected)
@@ -233,7 +222,7 @@ class _Transfer:
     ) -> Iterator[tuple[httpx.Response, dict[str, str]]]:
         """A streamed response, and the hub's facts about the file, which come with its redirect.
 
-        Redirects are followed here because their headers count. Raises _Transient, DownloadError.
+        Redirects are followed here because their headers count. Raises Transient, DownloadError.
         """
         import httpx
 
@@ -251,7 +240,7 @@ class _Transfer:
                     if response.has_redirect_location:
                         url = str(response.url.join(response.headers["location"]))
                         continue
-                    _check_status(file, response)
+                    check_status(file.path.name, file.url, response)
                     yield response, facts
                     return
                 finally:
@@ -261,13 +250,13 @@ class _Transfer:
                 f"{without_address(error)} ({host_of(file.url)})", "check AUTORESEARCH_MIRROR"
             ) from None
         except httpx.TransportError as error:
-            raise _Transient(f"{type(error).__name__}: {without_address(error)}") from None
+            raise Transient(f"{type(error).__name__}: {without_address(error)}") from None
         raise DownloadError(
             f"{host_of(file.url)} redirects without end", "check AUTORESEARCH_MIRROR"
         )
 
     def _receive(
-        self, file: RemoteFile, response: httpx.Response, expected: _Expected, have: int
+        self, file: RemoteFile, response: httpx.Response, expected: Expected, have: int
     ) -> None:
         part = _part(file.path)
         self._require_space(file, have, expected.size)
@@ -290,7 +279,7 @@ class _Transfer:
             under_way = sum(total - done for done, total in self._sizes.values() if total)
         require_space(file.path.parent, under_way)
 
-    def _accept(self, file: RemoteFile, expected: _Expected) -> None:
+    def _accept(self, file: RemoteFile, expected: Expected) -> None:
         """Give the file its name if it is as promised. Raises IncompleteShard, CorruptFile."""
         part = _part(file.path)
         size = part.stat().st_size
@@ -332,34 +321,6 @@ class _Transfer:
         self.on_event("preparing", data)
 
 
-@dataclass(frozen=True)
-class _Expected:
-    """What the finished file must be, from the manifest, the hub's headers or the response."""
-
-    size: int | None
-    sha256: str | None
-    tag: str | None
-
-    @classmethod
-    def of(
-        cls,
-        file: RemoteFile,
-        response: httpx.Response,
-        facts: dict[str, str],
-        noted: dict[str, Any],
-    ) -> _Expected:
-        """The manifest counts first, then the hub, then what was noted of a part that goes on."""
-        known = noted if response.status_code in (206, 416) else {}
-        linked = facts.get("x-linked-etag", "").removeprefix("W/").strip('"')
-        tag = response.headers.get("etag", "")
-        sizes = (file.size, _number(facts.get("x-linked-size")), known.get("size"))
-        return cls(
-            size=next((size for size in sizes if size is not None), _total(response)),
-            sha256=file.sha256 or (linked if SHA256.fullmatch(linked) else known.get("sha256")),
-            tag=tag if tag.startswith('"') else known.get("etag"),  # If-Range wants a strong one
-        )
-
-
 def sha256_of(path: Path) -> str:
     """SHA-256 in hex, with large blocks."""
     state = hashlib.sha256()
@@ -367,40 +328,6 @@ def sha256_of(path: Path) -> str:
         while block := file.read(8 * BLOCK):
             state.update(block)
     return state.hexdigest()
-
-
-def _total(response: httpx.Response) -> int | None:
-    """Length of the whole file: after the slash of Content-Range, or Content-Length."""
-    if response.status_code in (206, 416):
-        return _number(response.headers.get("content-range", "").rpartition("/")[2])
-    return _number(response.headers.get("content-length"))
-
-
-def _range_start(response: httpx.Response) -> int | None:
-    match = re.match(r"bytes (\d+)-", response.headers.get("content-range", ""))
-    return int(match[1]) if match else None
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdecimal() else None
-
-
-def _check_status(file: RemoteFile, response: httpx.Response) -> None:
-    """Pass what carries data (and 416); raise _Transient or DownloadError on anything else."""
-    status = response.status_code
-    if status in (200, 206, 416):
-        return
-    if status in TRANSIENT:
-        raise _Transient(f"the server says {status}", _number(response.headers.get("retry-after")))
-    name, host = file.path.name, host_of(file.url)
-    if status in (401, 403):
-        raise DownloadError(
-            f"{host} refuses {name} ({status})", "set HF_TOKEN to one that may read it"
-        )
-    raise DownloadError(
-        f"{host} answers {status} for {name}",
-        "check the name, and AUTORESEARCH_MIRROR if it is set",
-    )
 
 
 def _incomplete(file: RemoteFile, size: int, expected: int | None) -> IncompleteShard:

@@ -12,10 +12,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from prepare import download as module
 from prepare.corpus import CLIMBMIX, HubCorpus
+from prepare.dataset import prepare_dataset
 from prepare.download import Patience, RemoteFile, download, present
 from prepare.errors import (
     CorruptFile,
@@ -26,6 +29,7 @@ from prepare.errors import (
     UsageError,
 )
 from prepare.hub import hub_url
+from prepare.settings import Settings
 
 QUICK = Patience(attempts=3, first_wait=0.001, longest_wait=0.01, timeout=5.0)
 CONTENT = bytes(range(256)) * 2000
@@ -38,8 +42,8 @@ class Server:
     def __init__(self) -> None:
         self.plan: list[str] = []
         self.requests: list[tuple[str, dict[str, str]]] = []
-        self.content, self.etag = CONTENT, '"tag-1"'
-        self.sha256 = hashlib.sha256(CONTENT).hexdigest()
+        self.etag = '"tag-1"'
+        self.serve(CONTENT)
         self.ranges = True
         self.elsewhere = ""
         outer = self
@@ -57,6 +61,10 @@ class Server:
         self.http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.http.server_port}"
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+
+    def serve(self, content: bytes) -> None:
+        self.content, self.size = content, len(content)
+        self.sha256 = hashlib.sha256(content).hexdigest()
 
     def close(self) -> None:
         self.http.shutdown()
@@ -93,7 +101,7 @@ class Server:
         return int(asked.removeprefix("bytes=").removesuffix("-"))
 
     def facts(self) -> dict[str, str]:
-        return {"X-Linked-Etag": f'"{self.sha256}"', "X-Linked-Size": str(len(CONTENT))}
+        return {"X-Linked-Etag": f'"{self.sha256}"', "X-Linked-Size": str(self.size)}
 
     @staticmethod
     def head(request: BaseHTTPRequestHandler, status: int, headers: dict[str, str]) -> None:
@@ -369,3 +377,21 @@ def test_climbmix_pins_its_validation_shard(server: Server, cache: Path) -> None
     assert corpus.fingerprint == HubCorpus(CLIMBMIX, shards=2).fingerprint
     with pytest.raises(UsageError, match="6542"):
         HubCorpus(CLIMBMIX, shards=6543)
+
+
+def test_from_the_hub_to_rows(server: Server, cache: Path) -> None:
+    """The same file serves as every shard, so training and validation text are equal here."""
+    stories = [f"Story {i}. " + "The dragon sang. " * (1 + i % 40) for i in range(300)]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"text": stories}), sink)
+    server.serve(sink.getvalue().to_pybytes())
+    settings = Settings(
+        corpus="climbmix", shards=2, vocab_size=512, max_seq_len=64, eval_bytes=10_000
+    )
+    data = prepare_dataset(settings)
+    assert data.train.store.n_documents == 600
+    assert data.val_bytes >= 10_000
+    assert len(server.requests) == 3
+    server.plan = ["404"] * 9
+    assert prepare_dataset(settings).fingerprint == data.fingerprint
+    assert len(server.requests) == 3
