@@ -32,7 +32,7 @@ class Expected:
         facts: dict[str, str],
         noted: dict[str, Any],
     ) -> Expected:
-        """First counts what a manifest stated (size, SHA-256), then the hub, then the part so far."""
+        """First what a manifest stated (size, SHA-256), then the hub, then the part so far."""
         known = noted if response.status_code in (206, 416) else {}
         linked = facts.get("x-linked-etag", "").removeprefix("W/").strip('"')
         tag = response.headers.get("etag", "")
