@@ -73,7 +73,7 @@ def _capped(x_ND: Tensor, weight_VD: Tensor, cap: float | None) -> tuple[Tensor,
     raw_NV = (x_ND @ weight_VD.T).float()
     if cap is None:
         return raw_NV, None
-    tanh_NV = torch.tanh(raw_NV / cap)
+    tanh_NV = raw_NV.div_(cap).tanh_()
     return cap * tanh_NV, tanh_NV
 
 
@@ -87,12 +87,21 @@ def _losses(logits_NV: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
 def _raw_gradient(
     logits_NV: Tensor, tanh_NV: Tensor | None, lse_N: Tensor, target_N: Tensor, scale_N: Tensor
 ) -> Tensor:
-    """scale * d loss / d raw logits (N, V) fp32: (softmax - one hot) times the cap's slope."""
-    vocabulary = torch.arange(logits_NV.shape[1], device=logits_NV.device)
-    grad_NV = torch.exp(logits_NV - lse_N[:, None])
-    grad_NV = torch.where(vocabulary == target_N[:, None], grad_NV - 1.0, grad_NV)
-    grad_NV = grad_NV * torch.where(target_N == IGNORE_INDEX, 0.0, scale_N)[:, None]
-    return grad_NV if tanh_NV is None else grad_NV * (1.0 - tanh_NV * tanh_NV)
+    """scale * d loss / d raw logits (N, V) fp32: (softmax - one hot) times the cap's slope.
+
+    Overwrites logits and tanh, which are done with: a chunk's peak is two such arrays.
+    """
+    grad_NV = logits_NV.sub_(lse_N[:, None]).exp_()
+    if torch.compiler.is_compiling():  # a comparison fuses with its neighbours, a scatter doesn't
+        vocabulary = torch.arange(logits_NV.shape[1], device=logits_NV.device)
+        grad_NV = torch.where(vocabulary == target_N[:, None], grad_NV - 1.0, grad_NV)
+    else:
+        one = grad_NV.new_full((1, 1), -1.0).expand(len(grad_NV), 1)
+        grad_NV.scatter_add_(1, target_N.clamp(min=0)[:, None], one)
+    grad_NV = grad_NV.mul_(torch.where(target_N == IGNORE_INDEX, 0.0, scale_N)[:, None])
+    if tanh_NV is None:
+        return grad_NV
+    return grad_NV.mul_(tanh_NV.square_().neg_().add_(1.0))
 
 
 def _token_losses(

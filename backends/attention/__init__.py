@@ -59,16 +59,26 @@ def load(name: str, hardware: Hardware) -> AttentionFunction:
 
 
 def first_available(
-    names: Iterable[str], hardware: Hardware
+    names: Iterable[str], hardware: Hardware, dtype: str | None = None
 ) -> tuple[str, AttentionFunction, dict[str, str]]:
-    """The first name that loads, its function, and the reason of each that was passed over."""
+    """The first name that loads, its function, and the reason of each that was passed over.
+
+    With a `dtype` a name also has to pass its `launch_check`. Raises AttentionUnavailable with all
+    reasons if none is left.
+    """
     passed_over: dict[str, str] = {}
     for name in names:
         try:
-            return name, load(name, hardware), passed_over
+            function = load(name, hardware)
+            if dtype is not None:
+                launch_check(name, hardware, dtype)
         except AttentionUnavailable as error:
             passed_over[name] = error.reason
-    raise AttentionUnavailable("any", "; ".join(f"{n}: {why}" for n, why in passed_over.items()))
+        else:
+            return name, function, passed_over
+    raise AttentionUnavailable(
+        " or ".join(passed_over), "; ".join(f"{name}: {why}" for name, why in passed_over.items())
+    )
 
 
 def launch_check(
