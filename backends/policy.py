@@ -73,7 +73,7 @@ class Figure:
 
     item: str
     variant: str
-    seconds: float | None  # median of one run; None if it failed
+    seconds: float | None  # of one pass; None if it failed
     failure: str = ""
 
 

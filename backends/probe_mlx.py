@@ -25,7 +25,7 @@ class Probes:
         if item != "dtype":
             raise NotImplementedError(f"MLX has one way to do {item}")
         compute = getattr(mx, variant)
-        tokens = self.shape["batch"] * self.shape["tokens"]
+        tokens = self.shape["tokens"]
         width = self.shape["heads"] * self.shape["head_dim"]
         x = mx.random.normal((tokens, width)).astype(compute)
         weights = [

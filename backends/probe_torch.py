@@ -13,7 +13,7 @@ from torch import Tensor
 
 from backends import attention
 from backends.hardware import Hardware
-from backends.policy import dtype_options
+from backends.policy import compile_options, dtype_options
 
 DEVICES = {"cuda": "cuda", "rocm": "cuda", "xpu": "xpu", "mps": "mps", "cpu": "cpu"}
 LOSS_SCALE = 1024.0  # keeps float16 gradients of the small losses here from underflowing
@@ -30,6 +30,9 @@ class Probes:
 
     def step(self, item: str, variant: str, dtype: str) -> Callable[[], None]:
         """A step for one variant of "dtype", "compile" or "attention"; `dtype` for the last two."""
+        if item == "attention":
+            compiled = compile_options(self.hardware)[0] == ("compiled",)
+            attention.launch_check(variant, self.hardware, dtype, compiled)
         make = {"dtype": self._dtype, "compile": self._compile, "attention": self._attention}[item]
         return make(variant, getattr(torch, variant if item == "dtype" else dtype))
 
@@ -62,8 +65,11 @@ class Probes:
         return values.to(self.device, dtype).requires_grad_()
 
     def _dtype(self, _: str, dtype: torch.dtype) -> Callable[[], None]:
-        """A transformer block on fp32 master weights that are cast where they are used."""
-        tokens = self.shape["batch"] * self.shape["tokens"]
+        """A transformer block on fp32 master weights that are cast where they are used.
+
+        One sequence: where bfloat16 is emulated, a pass can take hundreds of times longer.
+        """
+        tokens = self.shape["tokens"]
         heads, width = self.shape["heads"], self.shape["heads"] * self.shape["head_dim"]
         x = torch.randn(tokens, width, device=self.device).to(dtype)
         qkv, up = self._leaf(width, 3 * width), self._leaf(width, 4 * width)
@@ -71,8 +77,8 @@ class Probes:
 
         def loss() -> Tensor:
             h = F.rms_norm(x, (width,)) @ qkv.to(dtype)
-            h = h.view(self.shape["batch"], -1, 3, heads, width // heads).transpose(1, 3)
-            h = F.scaled_dot_product_attention(h[:, :, 0], h[:, :, 1], h[:, :, 2], is_causal=True)
+            q, k, v = h.view(1, tokens, 3, heads, width // heads).transpose(1, 3).unbind(2)
+            h = F.scaled_dot_product_attention(q, k, v, is_causal=True)
             y = x + h.transpose(1, 2).reshape(tokens, width)
             h = F.relu(F.rms_norm(y, (width,)) @ up.to(dtype)).square()
             return (y + h @ down.to(dtype)).float().square().mean()
@@ -103,7 +109,7 @@ class Probes:
         return compiled
 
     def _attention(self, name: str, dtype: torch.dtype) -> Callable[[], None]:
-        """One windowed attention layer."""
+        """One windowed attention layer, whose first launch was checked against the reference."""
         function = attention.load(name, self.hardware)
         sizes = [self.shape[axis] for axis in ("batch", "tokens", "heads", "head_dim")]
         q, k, v = (self._leaf(*sizes, dtype=dtype) for _ in range(3))

@@ -166,13 +166,14 @@ def run_in_process(
     for _ in range(1 + sum(len(question.variants) for question in request.questions)):
         with _Probe(request, command) as probe:
             yield from probe.figures()
+            reason = probe.reason()
         left = tuple(q for q in request.questions if not _answered(q, request.known))
         if not left:
             return
         request.questions = left
         if probe.blamed is None and probe.status != RESTART:
             for question in left:
-                yield from _give_up(request, question, probe.reason())
+                yield from _give_up(request, question, reason)
             return
 
 
@@ -263,8 +264,10 @@ class _Probe:
         if self.silent:
             return f"no answer within {LAUNCH_SECONDS:.0f} s"
         self.errors.seek(0)
-        said = self.errors.read().decode(errors="replace").strip().splitlines()
-        return f"its process ended with status {self.status}" + (f": {said[-1]}" if said else "")
+        said = self.errors.read().decode(errors="replace").strip().splitlines()[-1:]
+        return f"its process ended with status {self.status}" + "".join(
+            f": {line}" for line in said
+        )
 
 
 def _settled(backend: str) -> dict[str, str]:
