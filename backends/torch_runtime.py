@@ -60,6 +60,7 @@ __all__ = [
 
 name = "torch"
 MB = 2**20
+GRAPHS_PER_FUNCTION = 64
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DEVICE_OF = {"cuda": "cuda", "rocm": "cuda", "xpu": "xpu", "mps": "mps", "cpu": "cpu"}
@@ -224,6 +225,10 @@ def _compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
     policy = _this("policy")
     if not policy.compile:
         return fn
+    # An optimizer step meets every shape of the model, with one graph each; torch's limit is 8,
+    # and behind it a full graph is an error. (Not torch.compile's argument: 2.9 has none.)
+    limits = torch._dynamo.config
+    limits.recompile_limit = max(GRAPHS_PER_FUNCTION, limits.recompile_limit)
     return torch.compile(fn, dynamic=False, fullgraph=True, mode=policy.compile_mode or None)
 
 
