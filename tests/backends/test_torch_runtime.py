@@ -218,6 +218,15 @@ def test_compile_keeps_updates_in_place(compiling: ModuleType) -> None:
     assert decay.__name__ == "decay"
 
 
+def test_a_compiled_step_serves_more_shapes_than_torchs_limit(compiling: ModuleType) -> None:
+    @compiling.compile
+    def double(x):
+        return x * 2
+
+    for size in range(1, 13):
+        assert double(torch.ones(size)).sum() == 2 * size
+
+
 def test_a_graph_break_is_an_error(compiling: ModuleType) -> None:
     @compiling.compile
     def breaks(x):
