@@ -55,7 +55,7 @@ class Settings(BaseModel):
             )
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
-            return cls.model_validate(table.get("experiment", {}))
+            settings = cls.model_validate(table.get("experiment", {}))
         except tomllib.TOMLDecodeError as error:
             raise UsageError(
                 f"{path}: not valid TOML: {error}", "mend the line it names"
@@ -67,6 +67,11 @@ class Settings(BaseModel):
                 f"{path}: experiment.{where}: {first['msg']}",
                 "see `autoresearch presets show NAME`",
             ) from error
+        corpus = Path(settings.corpus).expanduser()
+        if len(corpus.parts) == 1 or corpus.is_absolute():
+            return settings
+        # A path in the file is meant from where the file is, not from where a command is run.
+        return settings.model_copy(update={"corpus": str((folder / corpus).resolve())})
 
     def dumps(self) -> str:
         """The `[experiment]` table as TOML text."""

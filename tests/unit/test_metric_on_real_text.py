@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from prepare import evaluate as evaluation
 from prepare.dataset import prepare_dataset
 from prepare.settings import Settings
