@@ -137,7 +137,7 @@ def test_unknown_preset_names_the_nearest(mine: Path) -> None:
         ("min_memory_gb", "min_memory", "did you mean 'min_memory_gb'"),
         ("[experiment]", "[experimant]", "did you mean 'experiment'"),
         ("\nDEPTH = 4", "", "'DEPTH', no value has"),
-        ("TOTAL_BATCH_SIZE = 2048", "TOTAL_BATCH_SIZE = 3000", "no multiple"),
+        ("TOTAL_BATCH_SIZE = 1024", "TOTAL_BATCH_SIZE = 3000", "no multiple"),
         ("max_seq_len = 256", "max_seq_len = 1", "max_seq_len"),
         ("description =", "description", "not valid TOML"),
     ],
