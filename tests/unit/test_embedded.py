@@ -6,6 +6,7 @@ import bz2
 import hashlib
 import lzma
 import math
+import os
 import re
 import subprocess
 import sys
@@ -102,7 +103,11 @@ def test_hash_randomisation_changes_nothing() -> None:
     told = {
         subprocess.run(
             [sys.executable, "-c", code],
-            env={"PYTHONHASHSEED": str(seed), "PYTHONPATH": ":".join(sys.path)},
+            env={
+                **os.environ,
+                "PYTHONHASHSEED": str(seed),
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            },
             capture_output=True,
             text=True,
             check=True,
