@@ -250,16 +250,17 @@ def _torch_hardware(
         architecture=architecture,
         memory_bytes=device.memory_bytes,
         count=len(devices),
-        driver=host.driver
-        if backend == "cuda"
-        else torch.hip
-        if backend == "rocm"
-        else host.release,
+        driver=_driver(backend, device, host, torch),
         framework="torch",
         framework_version=torch.version,
         os=host.system,
         features=tuple(sorted(features)),
     )
+
+
+def _driver(backend: str, device: DeviceFacts, host: HostFacts, torch: TorchFacts) -> str:
+    """Version of what stands between torch and the device; Apple's comes with the system."""
+    return {"cuda": host.driver, "rocm": torch.hip, "mps": host.release}.get(backend, device.driver)
 
 
 def _cpu_vendor(host: HostFacts) -> str:

@@ -52,6 +52,7 @@ class DeviceFacts:
     capability: tuple[int, int] | None = None  # CUDA compute capability
     gfx: str = ""  # ROCm architecture with its flags, "gfx942:sramecc+:xnack-"
     integrated: bool = False  # shares the host's memory
+    driver: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,11 +130,16 @@ def read_host() -> HostFacts:
     )
 
 
-def usable_cores() -> int:
-    """CPU cores this process may run on."""
+def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """CPU cores this process may run on: its affinity, or its container's quota if that is less."""
+    cores = os.cpu_count() or 1
     if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    if quota.is_file():
+        allowed, _, period = quota.read_text().partition(" ")  # "200000 100000", or "max 100000"
+        if allowed.isdigit():
+            cores = min(cores, max(1, round(int(allowed) / int(period))))
+    return cores
 
 
 def _usable_memory() -> int:
@@ -257,7 +263,7 @@ def _torch_xpus(torch: Any) -> tuple[DeviceFacts, ...]:
             name=device.name,
             memory_bytes=int(device.total_memory),
             gfx=str(getattr(device, "architecture", "")),
-            integrated=not getattr(device, "has_fp64", True),
+            driver=str(getattr(device, "driver_version", "")),
         )
         for device in listed
     )

@@ -125,7 +125,7 @@ def choose_policy(
     attention, attention_reason = _decide(
         hardware, "attention", figures, overrides, overrides.attention
     )
-    environment, environment_reason = _environment(hardware)
+    environment, environment_reason = launch_environment(hardware)
     compiled = compile_ == "compiled"
     scaling = dtype == "float16"
     return Policy(
@@ -311,7 +311,7 @@ def probe_shape(hardware: Hardware) -> dict[str, int]:
     return {"batch": 4, "tokens": 2048, "heads": 8, "head_dim": 128, "window": 511}
 
 
-def _environment(hardware: Hardware) -> tuple[dict[str, str], str]:
+def launch_environment(hardware: Hardware) -> tuple[dict[str, str], str]:
     """Variables to set before the framework loads, and why."""
     if hardware.backend == "cuda" and hardware.os == "Linux":
         return {

@@ -30,7 +30,7 @@ from typing import IO, Any
 
 from backends.cache import cache_root, write_json
 from backends.hardware import Hardware
-from backends.policy import Figure, Overrides, Question, probe_shape
+from backends.policy import Figure, Overrides, Question, launch_environment, probe_shape
 from backends.probe_process import RESTART, Request
 
 FORMAT = 1  # of the probes and their files: raise it when a probe changes
@@ -205,6 +205,7 @@ class _Probe:
         here = str(Path(__file__).resolve().parents[1])
         paths = [here, os.environ.get("PYTHONPATH", "")]
         environment = {
+            **launch_environment(self.request.hardware)[0],
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "TORCHINDUCTOR_COMPILE_THREADS": "1",  # a pool of compilers starts slower than it helps
@@ -265,9 +266,7 @@ class _Probe:
             return f"no answer within {LAUNCH_SECONDS:.0f} s"
         self.errors.seek(0)
         said = self.errors.read().decode(errors="replace").strip().splitlines()[-1:]
-        return f"its process ended with status {self.status}" + "".join(
-            f": {line}" for line in said
-        )
+        return ": ".join((f"its process ended with status {self.status}", *said))
 
 
 def _settled(backend: str) -> dict[str, str]:

@@ -6,7 +6,14 @@ import pytest
 
 from backends.devices import DEFAULT_PROBES, cuda_kernels_fit
 from backends.errors import BackendUnavailable, UnknownBackend
-from backends.facts import HostFacts, MlxFacts, TorchFacts, parse_cpuinfo, this_machine
+from backends.facts import (
+    HostFacts,
+    MlxFacts,
+    TorchFacts,
+    parse_cpuinfo,
+    this_machine,
+    usable_cores,
+)
 from backends.hardware import BACKENDS, Hardware, Miss, detect
 from tests.unit import machines as fake
 
@@ -180,6 +187,14 @@ def test_cpu_flags_come_from_torch_where_the_system_tells_nothing():
     hardware, _ = detect("cpu", fake.machine(fake.WINDOWS, torch))
     assert hardware.has("avx512_bf16")
     assert hardware.os == "Windows"
+
+
+def test_a_containers_quota_limits_the_cores(tmp_path):
+    quota = tmp_path / "cpu.max"
+    quota.write_text("100000 100000\n")
+    assert usable_cores(quota) == 1
+    quota.write_text("max 100000\n")
+    assert usable_cores(quota) == usable_cores(tmp_path / "missing") >= 1
 
 
 def test_vendor_of_processors():
