@@ -85,7 +85,7 @@ def test_an_unwritable_cache_is_a_warning(tmp_path, monkeypatch):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     monkeypatch.setenv("AUTORESEARCH_CACHE", str(blocked))
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="speed figures") as caught:
         figures = speed.measure(CPU, COMPILE, run=Runner())
     assert len(figures) == 2
     assert any("AUTORESEARCH_CACHE" in str(warning.message) for warning in caught)
