@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 OnEvent = Callable[[str, dict[str, Any]], None]
 
 PLAIN_LINE_EVERY_S = 10.0
+# What goes on while `backends.select` runs; seconds the first time, nothing after.
+PROBING = "speed probes of this machine, the first time only"
 
 
 def to_json(document: Mapping[str, Any], indent: int | None = None) -> str:

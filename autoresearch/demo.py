@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoresearch.console import OnEvent
+from autoresearch.console import PROBING, OnEvent
 
 if TYPE_CHECKING:
     from prepare.settings import Settings
@@ -88,9 +88,10 @@ def run_demo(
     started = time.monotonic()
     preset = load_preset("demo")
     budget = {} if seconds is None else {"time_budget": seconds}
-    hardware = backends.select(names[0]).hardware
-    settings = write_experiment(preset, folder, hardware, **budget)
     with progress("") as on_event:
+        on_event("phase", {"phase": PROBING})
+        hardware = [backends.select(name).hardware for name in names]
+        settings = write_experiment(preset, folder, hardware[0], **budget)
         dataset = prepare_dataset(settings, on_event=on_event)
     entries = [_run(folder, settings, name, progress) for name in names]
     return DemoReport(

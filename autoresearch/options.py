@@ -14,6 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # The requests that `backends.select` takes, spelled here too: help then loads nothing. A test
 # compares the two.
+ATTENTION = ("fa3", "flash", "flex", "block_local", "sdpa")
 BACKENDS = ("auto", "torch", "cuda", "rocm", "xpu", "mps", "mlx", "cpu")
 
 
@@ -79,7 +80,10 @@ def backend_option(function: F) -> F:
 def attention_option(function: F) -> F:
     """--attention NAME: passes `attention`, None when not given."""
     return click.option(
-        "--attention", metavar="NAME", help="Attention implementation, instead of the policy's."
+        "--attention",
+        type=NearChoice("attention", ATTENTION),
+        metavar="NAME",
+        help=f"One of {', '.join(ATTENTION)}.  [default: the policy's]",
     )(function)
 
 

@@ -45,13 +45,16 @@ def command(
     SCRIPT is train.py of this folder unless named. Settings come from the autoresearch.toml beside
     it. Data is prepared first if need be. Exit code 5 when the script fails.
     """
-    from autoresearch.console import Output
+    import backends
+    from autoresearch.console import PROBING, Output
     from prepare.experiment import run_experiment
     from prepare.outcome import Failure
 
     out = Output(json_mode)
     settings = workspace_settings(script, time_budget=time_budget, seed=seed)
     with out.progress() as on_event:
+        on_event("phase", {"phase": PROBING})
+        backends.select(backend)  # here, where a backend that isn't there is a typed error
         outcome = run_experiment(
             script.resolve(),
             settings,

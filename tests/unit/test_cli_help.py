@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from autoresearch import cli
-from autoresearch.options import BACKENDS, SECONDS
+from autoresearch.options import ATTENTION, BACKENDS, SECONDS
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
@@ -129,10 +129,12 @@ def test_an_unexpected_error_is_not_hidden(monkeypatch) -> None:
         cli.run(["doctor"])
 
 
-def test_backend_names_are_those_of_backends() -> None:
+def test_names_are_those_of_backends() -> None:
     from backends.hardware import REQUESTS
+    from backends.policy import ATTENTION as KNOWN
 
     assert set(BACKENDS) == set(REQUESTS)
+    assert set(ATTENTION) == set(KNOWN)
 
 
 @pytest.mark.parametrize(
