@@ -36,6 +36,7 @@ from backends.probe_process import RESTART, Request
 FORMAT = 1  # of the probes and their files: raise it when a probe changes
 LAUNCH_SECONDS = 180.0  # longest silence of a probe process: a cold compilation on a slow machine
 LOCK_SECONDS = 120.0
+NO_ANSWER = "no answer in time: it hangs, or the machine is busy"
 
 Run = Callable[[Request], Iterable[Figure]]
 
@@ -63,6 +64,12 @@ def measure(
             _store(path, key, known)
     asked = {question.item for question in questions}
     return tuple(figure for figure in known if figure.item in asked)
+
+
+def forget() -> None:
+    """Throw all remembered figures away, so that the next start measures again."""
+    for path in folder().glob("*.json"):
+        path.unlink(missing_ok=True)
 
 
 def measured_figures() -> dict[str, dict[str, Any]]:
@@ -133,7 +140,9 @@ def _backend_of(path: Path) -> str:
 
 
 def _store(path: Path, key: Mapping[str, Any], figures: Iterable[Figure]) -> None:
-    value = {"key": key, "figures": [asdict(figure) for figure in figures]}
+    # A machine too busy to answer today may answer tomorrow: silence is not remembered.
+    kept = [asdict(figure) for figure in figures if figure.failure != NO_ANSWER]
+    value = {"key": key, "figures": kept}
     try:
         write_json(path, value)
     except OSError as error:
@@ -263,7 +272,7 @@ class _Probe:
     def reason(self) -> str:
         """Why the process ended: its status and the last thing it wrote."""
         if self.silent:
-            return f"no answer within {LAUNCH_SECONDS:.0f} s"
+            return NO_ANSWER
         self.errors.seek(0)
         said = self.errors.read().decode(errors="replace").strip().splitlines()[-1:]
         return ": ".join((f"its process ended with status {self.status}", *said))

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 import backends
 from backends import attention as implementations
 from backends.loss_scaling import LossScaler
+from backends.policy import Overrides
 from backends.process_memory import peak_rss_mb, reset_peak_rss
 from backends.softcap import softcap_cross_entropy
 from backends.weights import load_weights, save_weights
@@ -278,9 +279,18 @@ class _Attention:
         self.passed_over: dict[str, str] = {}
 
     def choose(self) -> None:
-        """Follow the policy; for full causal, PyTorch's own unless a flash kernel is in use."""
+        """Follow the policy; for full causal, PyTorch's own unless a flash kernel is in use.
+
+        Raises AttentionUnavailable for an implementation that was asked for and can't be had.
+        """
         policy, hardware = _this("policy"), _this("hardware")
-        order = dict.fromkeys([policy.attention, *policy.attention_order, "block_local", "sdpa"])
+        asked = Overrides.from_environment().attention
+        if asked is not None:  # what somebody asked for by name is never replaced by another
+            order = dict.fromkeys([asked])
+        else:
+            order = dict.fromkeys(
+                [policy.attention, *policy.attention_order, "block_local", "sdpa"]
+            )
         self.name, windowed, self.passed_over = implementations.first_available(order, hardware)
         flash = self.name in ("fa3", "flash")
         self.full_causal = windowed if flash else implementations.load("sdpa", hardware)

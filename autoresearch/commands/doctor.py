@@ -14,15 +14,19 @@ if TYPE_CHECKING:
 
 @click.command("doctor")
 @backend_option
+@click.option("--measure", is_flag=True, help="Forget the remembered speed figures, measure anew.")
 @json_option
-def command(backend: str | None, json_mode: bool) -> None:
+def command(backend: str | None, measure: bool, json_mode: bool) -> None:
     """See what this machine has, what will be used, and why.
 
-    The first run executes short speed probes (forward and backward) and remembers their figures.
+    The first run executes short speed probes (forward and backward) and remembers their figures. Use --measure if they were taken while the machine was busy.
     """
     from autoresearch.console import Output
     from autoresearch.diagnosis import diagnose
+    from backends import speed
 
+    if measure:
+        speed.forget()
     out = Output(json_mode)
     report = diagnose(backend)
     if not json_mode:

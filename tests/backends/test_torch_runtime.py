@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import backends
-from backends.errors import WeightsMismatch
+from backends.errors import AttentionUnavailable, WeightsMismatch
 from backends.loss_scaling import INITIAL, LossScaler
 
 LAZY = ("hardware", "policy", "device", "compute_dtype")
@@ -381,3 +381,10 @@ def test_attention_window_none_is_torchs_causal(runtime: ModuleType) -> None:
     truth = F.scaled_dot_product_attention(heads, heads, heads, is_causal=True).transpose(1, 2)
     for window in (None, 8, 100):
         assert torch.equal(runtime.attention(q, q, q, window), truth)
+
+
+def test_attention_that_was_asked_for_is_never_replaced(runtime, monkeypatch):
+    monkeypatch.setenv("AUTORESEARCH_ATTENTION", "fa3")
+    q = torch.randn(1, 8, 2, 16)
+    with pytest.raises(AttentionUnavailable, match="fa3"):
+        runtime.attention(q, q, q, 3)
