@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def command(backend: str | None, measure: bool, json_mode: bool) -> None:
     """See what this machine has, what will be used, and why.
 
-    The first run executes short speed probes (forward and backward) and remembers their figures. Use --measure if they were taken while the machine was busy.
+    The first run executes short speed probes (forward and backward) and remembers their figures.
+    Use --measure if they were taken while the machine was busy.
     """
     from autoresearch.console import Output
     from autoresearch.diagnosis import diagnose
