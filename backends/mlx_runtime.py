@@ -4,9 +4,7 @@
     loss = backward(x, y, scale=1 / accumulation)   # adds scale * dloss/dp to p.grad
     y = runtime.attention(q, k, v, window)
 
-MLX differentiates functions and computes lazily. `backward` therefore takes the whole step into one
-function (parameters, buffers, random state and old gradients in; loss, gradients and what the forward
-wrote out), and starts its computation at once, so that no graph grows from step to step.
+Importing does no work. `hardware`, `policy` and `compute_dtype` are looked up on first use and stay.
 
 Legend: B batch, T sequence, H heads, D head width.
 """
@@ -15,12 +13,9 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import mlx.core as mx
@@ -28,14 +23,15 @@ import numpy as np
 
 import backends
 from backends import mlx_attention
-from backends.errors import BackendError, WeightsMismatch
+from backends import mlx_gradients as gradients
 from backends.mlx_softcap import softcap_cross_entropy
 from backends.mlx_torch import Tensor, nn
 from backends.mlx_torch import device as _device
-from backends.mlx_torch._compile import Compiled, module_tensors, with_arrays
+from backends.mlx_torch._compile import Compiled
 from backends.mlx_torch._dtypes import DTYPES, dtype
-from backends.mlx_torch._grad_mode import MODE, differentiating, settle
+from backends.mlx_torch._grad_mode import settle
 from backends.mlx_torch._tensor import flush, to_array
+from backends.mlx_weights import load_weights, save_weights
 
 if TYPE_CHECKING:
     from backends.hardware import Hardware
@@ -178,67 +174,11 @@ def backward(model: nn.Module) -> Callable[..., Tensor]:
 
     `model(x, y)` returns a scalar; the loss comes back detached and unscaled, x and y are (B, T)
     int64. Frozen parameters and those the loss doesn't use keep their grad, None included. What
-    the forward writes to buffers is kept. With fp16 compute the loss is scaled up and the
-    gradients down again; a step whose gradients overflow adds zeros.
+    the forward writes to buffers is kept. With fp16 compute the gradients are taken of a scaled-up
+    loss and scaled down again; a step whose gradients overflow adds zeros.
     """
-    run = Compiled(functools.partial(_loss_and_gradients, model))
-
-    def step(x: Tensor, y: Tensor, scale: float = 1.0) -> Tensor:
-        flush()
-        trained = [p for p in model.parameters() if p.requires_grad]
-        call = run if _this("policy").compile else run.fn
-        loss, grads = call(
-            x, y, Tensor(mx.array(scale, mx.float32)), [p.grad for p in trained], model
-        )
-        for p, grad in zip(trained, grads, strict=True):
-            p.grad = grad
-        mx.async_eval(loss.array, [g.array for g in grads if g is not None])
-        return loss
-
-    return step
-
-
-def _loss_and_gradients(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    scale: Tensor,
-    grads: list[Tensor | None],
-    state: nn.Module,
-) -> tuple[Tensor, list[Tensor | None]]:
-    """One forward and backward pass; `state` is the model again, so that Compiled takes its tensors in."""
-    held = list({id(t): t for t in module_tensors(model)}.values())
-    trained = [p for p in model.parameters() if p.requires_grad]
-    number = {id(t): i for i, t in enumerate(held)}
-    written: list[int] = []
-
-    def loss_of(arrays: list[mx.array]) -> Any:
-        full = [t._value for t in held]
-        for p, a in zip(trained, arrays, strict=True):
-            full[number[id(p)]] = a
-        with differentiating():
-            loss, changed, values = with_arrays(held, full, lambda: to_array(model(x, y)))
-        written[:] = changed
-        if loss.size != 1:
-            raise BackendError(
-                f"model(x, y) must return a scalar loss, got shape {tuple(loss.shape)}"
-            )
-        loss = loss.reshape(())
-        return loss.astype(mx.float32) * scale.array, loss, values
-
-    MODE.used, outer = set(), MODE.used
-    try:
-        (_, loss, values), found = mx.value_and_grad(loss_of)([p._value for p in trained])
-        used = MODE.used
-    finally:
-        MODE.used = outer
-    for i, value in zip(written, values, strict=True):
-        held[i]._value = value
-    new: list[Tensor | None] = []
-    for p, old, grad in zip(trained, grads, found, strict=True):
-        add = Tensor(grad.astype(p._value.dtype)) if id(p) in used else None
-        new.append(old if add is None else add if old is None else Tensor(old.array + add.array))
-    return Tensor(loss), new
+    settings = _this("policy")
+    return gradients.backward(model, compiled=settings.compile, loss_scaling=settings.loss_scaling)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
@@ -247,55 +187,6 @@ def attention(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
     Query i sees keys i - window .. i, both included; window None, or T - 1 and more: full causal.
     """
     return Tensor(settle(mlx_attention.attention(to_array(q), to_array(k), to_array(v), window)))
-
-
-# Weights.
-
-
-def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write every parameter and persistent buffer in its own dtype; tied ones once, under the first name."""
-    first = {}
-    for key, t in model._state():
-        if id(t) not in {id(other) for other in first.values()}:
-            first[key] = t
-    target = Path(path)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        written = Path(folder) / "weights.safetensors"  # MLX appends this suffix to any other name
-        mx.save_safetensors(str(written), {k: mx.contiguous(t.array) for k, t in first.items()})
-        os.replace(written, target)
-
-
-def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Copy the file's tensors into the model in place, cast to the model's dtypes.
-
-    WeightsMismatch names what is missing, what is unexpected, and shapes that differ; the model is
-    then untouched.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            found = mx.load(file, format="safetensors")
-            mx.eval(found)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise WeightsMismatch(f"can't read weights from {path}: {error}") from error
-    state = dict(model._state())
-    names: dict[int, list[str]] = {}
-    for key, t in state.items():
-        names.setdefault(id(t), []).append(key)
-    faults = {
-        "missing": [n[0] for n in names.values() if not any(key in found for key in n)],
-        "unexpected": [key for key in found if key not in state],
-        "of another shape": [
-            f"{key} {tuple(a.shape)} in the file, {tuple(state[key].shape)} in the model"
-            for key, a in found.items()
-            if key in state and tuple(a.shape) != tuple(state[key].shape)
-        ],
-    }
-    said = [f"{what}: {', '.join(which)}" for what, which in faults.items() if which]
-    if said:
-        raise WeightsMismatch(f"{path} doesn't fit the model; {'; '.join(said)}")
-    for group in names.values():
-        t = state[group[0]]
-        t._value = next(found[key] for key in group if key in found).astype(t._value.dtype)
 
 
 # Measured and reported.

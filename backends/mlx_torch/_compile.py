@@ -134,6 +134,7 @@ class _Trace:
     def __init__(self, call: Callable[[], Any], tensors: list[Tensor]) -> None:
         self.written: list[int] = []
         self.template: Any = None
+        self.failure: BaseException | None = None
 
         def flat(arrays: list[mx.array]) -> list[mx.array]:
             before, MODE.tracing = MODE.tracing, True
@@ -141,6 +142,10 @@ class _Trace:
                 result, self.written, held = with_arrays(
                     tensors, arrays, lambda: self._outputs(call(), tensors)
                 )
+            except BaseException as failure:  # noqa: BLE001 - raised again by __call__
+                # Let through here, it would leave MLX's random state holding a tracer for ever.
+                self.failure = failure
+                return []
             finally:
                 MODE.tracing = before
             self.template, outputs = result
@@ -166,6 +171,8 @@ class _Trace:
 
     def __call__(self, tensors: list[Tensor]) -> Any:
         arrays = self.run([t.array for t in tensors])
+        if self.failure is not None:
+            raise self.failure
         held = arrays[len(arrays) - len(self.written) :] if self.written else []
         for i, array in zip(self.written, held, strict=True):
             tensors[i]._value = array
@@ -215,13 +222,16 @@ class Compiled:
         key = (described, inputs.signature(), MODE.enabled)
         trace = self.traces.get(key)
         if trace is None:
-            trace = self.traces[key] = _Trace(lambda: self.fn(*args, **kwargs), inputs.tensors)
+            trace = _Trace(lambda: self.fn(*args, **kwargs), inputs.tensors)
+            result = trace(inputs.tensors)
+            self.traces[key] = trace
             if len(self.traces) == MANY:
                 warnings.warn(
                     f"{getattr(self.fn, '__name__', self.fn)} was compiled {MANY} times: Python numbers are constants; "
                     "pass a number that changes as a 0-d tensor (torch.tensor(lr))",
                     stacklevel=2,
                 )
+            return result
         return trace(inputs.tensors)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 from backends.mlx_torch import _dtypes as dt
-from backends.mlx_torch._registry import FUNCTIONS, add_inplace, both, inplace
+from backends.mlx_torch._registry import FUNCTIONS, add_inplace, both, function, inplace
 from backends.mlx_torch._tensor import Tensor, operand, to_array, wrap
 
 Kernel = Callable[..., mx.array]
@@ -172,7 +172,7 @@ def _scaled_sum(a: Any, b: Any, alpha: Any, plain: Kernel = mx.add) -> mx.array:
     return (_cast(a, inner) + scaled).astype(out)
 
 
-@both
+@function
 def rsub(x: Tensor, other: Any, *, alpha: float = 1) -> Tensor:
     """other - alpha * x."""
     return sub(other, x, alpha=alpha)

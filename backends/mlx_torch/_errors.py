@@ -72,7 +72,7 @@ def missing(owner: str, name: str, present: Iterable[str]) -> NoReturn:
     """Raise MissingName for `owner.name`, listing the nearest of `present`."""
     if name in ADVICE:
         raise MissingName(f"{owner}.{name} is not available on MLX: {ADVICE[name]}")
-    names = sorted({p for p in present if not p.startswith("_")})
+    names = sorted({p for p in present if not p.startswith("_") or p.startswith("_foreach")})
     near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
     near += [p for p in names if len(name) > 3 and name in p and p not in near][:3]
     says = f"nearest here: {', '.join(near)}" if near else f"there is: {', '.join(names)}"

@@ -19,7 +19,9 @@ def _spec(kind: str) -> Callable[..., tuple[str, tuple[int, ...]]]:
     return lambda *shape: (kind, shape)
 
 
-N, P, U, I, B, J = (_spec(k) for k in ("normal", "positive", "unit", "integer", "boolean", "small"))
+N, P, U, I, B, J = (  # noqa: E741
+    _spec(k) for k in ("normal", "positive", "unit", "integer", "boolean", "small")
+)
 
 
 def make(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
