@@ -152,7 +152,7 @@ COLUMNS = (
 def cells(row: Row) -> list[str]:
     """One row of the table, as text in the order of COLUMNS."""
     if row.failure:
-        return [row.backend, row.device, "failed", "", "", "", "", "", row.failure]
+        return [row.backend, row.device, "failed", "", "", "", "", "", ""]
     return [
         row.backend,
         row.device,
@@ -180,8 +180,13 @@ def markdown(rows: Sequence[Row], about: dict[str, Any]) -> str:
         "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |"
         for line in lines
     )
-    says = ", ".join(f"{key} {value}" for key, value in about.items() if value is not None)
-    return f"{table}\n\n{says}\n"
+    says = [", ".join(f"{key} {value}" for key, value in about.items() if value is not None)]
+    return "\n\n".join([table, *failures(rows), *says]) + "\n"
+
+
+def failures(rows: Sequence[Row]) -> list[str]:
+    """One line for each backend without figures."""
+    return [f"{row.backend} failed: {row.failure}" for row in rows if row.failure]
 
 
 def to_document(rows: Sequence[Row], about: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], AbstractContextManager[OnEvent]]
 
+# The whole demo should take less than four minutes on two cores, the speed probes of a first run
+# and a slow backend's scoring included.
+SHARED_SECONDS = 60.0
+EVAL_BYTES = 50_000
 PROMPT = "One day"
 STORY_TOKENS = 120
 TEMPERATURE = 0.8
@@ -87,11 +91,13 @@ def run_demo(
 
     started = time.monotonic()
     preset = load_preset("demo")
-    budget = {} if seconds is None else {"time_budget": seconds}
+    budget = SHARED_SECONDS / len(names) if seconds is None else seconds
     with progress("") as on_event:
         on_event("phase", {"phase": PROBING})
         hardware = [backends.select(name).hardware for name in names]
-        settings = write_experiment(preset, folder, hardware[0], **budget)
+        settings = write_experiment(
+            preset, folder, hardware[0], time_budget=budget, eval_bytes=EVAL_BYTES
+        )
         dataset = prepare_dataset(settings, on_event=on_event)
     entries = [_run(folder, settings, name, progress) for name in names]
     return DemoReport(

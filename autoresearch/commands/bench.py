@@ -60,6 +60,8 @@ def mfu(
         with open(summary, "a", encoding="utf-8") as file:
             file.write(f"### MFU, preset {preset.name}\n\n{bench.markdown(rows, about)}\n")
     out.table(bench.COLUMNS, [bench.cells(row) for row in rows])
+    for line in bench.failures(rows):
+        out.say(line, style="red")
     then = ["autoresearch doctor    why this dtype and attention, and what would be faster"]
     if output is not None:
         then.append(f"{output}    the same figures with their conditions")

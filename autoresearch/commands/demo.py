@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 @click.command("demo")
 @click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
-@click.option("--seconds", type=SECONDS, help="Training time per backend.  [default: the preset's]")
+@click.option(
+    "--seconds", type=SECONDS, help="Training time of each backend.  [default: 60 shared]"
+)
 @backend_option
 @json_option
 @click.pass_context
@@ -55,6 +57,9 @@ def show(out: Output, report: DemoReport) -> None:
         ("backend", "device", ">val_bpb", ">floor", ">tokens/s", ">MFU", ">trained"),
         [_cells(entry) for entry in report.entries],
     )
+    for entry in report.entries:
+        if entry.failure:
+            out.say(f"{entry.backend} failed: {entry.failure}", style="red")
     if report.floor_bpb is not None:
         out.say(
             "val_bpb is bits per byte of text never trained on; lower is better. The floor is the\n"
@@ -71,7 +76,7 @@ def show(out: Output, report: DemoReport) -> None:
 
 def _cells(entry: Entry) -> list[str]:
     if entry.failure:
-        return [entry.backend, entry.device, "failed", "", "", "", entry.failure]
+        return [entry.backend, entry.device, "failed", "", "", "", ""]
     mfu = entry.mfu_percent if entry.mfu_percent is not None else entry.mfu_measured_percent
     kind = "" if entry.mfu_percent is not None else " of measured peak"
     return [
