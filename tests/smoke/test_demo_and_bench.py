@@ -53,8 +53,12 @@ def test_demo_with_a_train_py_that_fails(
 ) -> None:
     from autoresearch import preset
 
-    broken = 'raise RuntimeError("no luck")\nDEVICE_BATCH_SIZE = 1\n'
-    monkeypatch.setattr(preset, "apply_constants", lambda source, constants: broken)
+    def broken(source: str, constants: object) -> str:
+        return source.replace(
+            "def build_model(spec", 'raise RuntimeError("no luck")\n\ndef build_model(spec'
+        )
+
+    monkeypatch.setattr(preset, "apply_constants", broken)
     code = cli.run(["demo", str(tmp_path / "demo"), "--seconds", "2", "--backend", "cpu"])
     captured = capsys.readouterr()
     assert code == 5
