@@ -1,10 +1,11 @@
 """`runtime` on MLX: the same names as torch_runtime.
 
-    backward = runtime.backward(model)              # compiles model(x, y) -> scalar loss and its gradient
+    backward = runtime.backward(model)              # compiles model(x, y) -> scalar loss
     loss = backward(x, y, scale=1 / accumulation)   # adds scale * dloss/dp to p.grad
     y = runtime.attention(q, k, v, window)
 
-Importing does no work. `hardware`, `policy` and `compute_dtype` are looked up on first use and stay.
+Importing does no work. `hardware`, `policy` and `compute_dtype` are looked up on first use and
+stay.
 
 Legend: B batch, T sequence, H heads, D head width.
 """
@@ -116,7 +117,9 @@ def reset_peak_memory() -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether MLX ran out of memory; its allocators raise a RuntimeError that opens with these words."""
+    """Whether MLX ran out of memory; its allocators raise a RuntimeError that opens with these
+    words.
+    """
     words = (
         "[malloc",
         "[metal::malloc]",
@@ -207,7 +210,11 @@ def matmul_peak(seconds: float = 0.3) -> float:
 
 def versions() -> dict[str, str]:
     """Versions of what takes part in a result."""
-    found = {"python": platform.python_version(), "mlx": mx.__version__, "numpy": np.__version__}
+    found = {
+        "python": platform.python_version(),
+        "mlx": importlib.metadata.version("mlx"),
+        "numpy": np.__version__,
+    }
     if platform.system() == "Darwin":
         found["macos"] = platform.mac_ver()[0]
     for package in ("mlx-metal",):

@@ -1,8 +1,10 @@
-"""Cross-entropy of soft-capped logits on MLX, without ever holding all logits; see softcap.py for the rules.
+"""Cross-entropy of soft-capped logits on MLX, without ever holding all logits; see softcap.py for
+the rules.
 
-Inside runtime.backward, mean and sum reductions make both gradients in the forward pass, while the chunk
-is at hand, and the backward pass only scales them. Per-token losses ("none"), and losses computed outside
-a backward pass, make none; should they be differentiated, they make each chunk's logits a second time.
+Inside runtime.backward, mean and sum reductions make both gradients in the forward pass, while
+the chunk is at hand, and the backward pass only scales them. Per-token losses ("none"), and
+losses computed outside a backward pass, make none; should they be differentiated, they make each
+chunk's logits a second time.
 
 Legend: N tokens, D width, V vocabulary.
 """
@@ -59,10 +61,12 @@ def chunk_rows(n: int, vocab: int) -> int:
 def _losses(
     x_nD: mx.array, weight_VD: mx.array, target_n: mx.array, cap: float | None
 ) -> tuple[mx.array, mx.array, mx.array, mx.array | None]:
-    """Loss (n,) fp32, 0 where ignored; log-sum-exp (n,); logits (n, V); tanh(raw / cap) if capped."""
+    """Loss (n,) fp32, 0 where ignored; log-sum-exp (n,); logits (n, V); tanh(raw / cap)."""
     raw_nV = (x_nD @ weight_VD.T).astype(mx.float32)
-    tanh_nV = None if cap is None else mx.tanh(raw_nV / cap)
-    logits_nV = raw_nV if tanh_nV is None else cap * tanh_nV
+    tanh_nV, logits_nV = None, raw_nV
+    if cap is not None:
+        tanh_nV = mx.tanh(raw_nV / cap)
+        logits_nV = cap * tanh_nV
     lse_n = mx.logsumexp(logits_nV, axis=-1)
     picked_n = mx.take_along_axis(logits_nV, mx.maximum(target_n, 0)[:, None], axis=1)[:, 0]
     return mx.where(target_n != IGNORE_INDEX, lse_n - picked_n, 0.0), lse_n, logits_nV, tanh_nV
@@ -88,15 +92,18 @@ def _with_gradients(
     """Sum of losses, d/dx (N, D) in x's dtype and d/dweight (V, D) fp32 of sum(scale * loss)."""
     weight_VD = weight.astype(x.dtype)
     rows = chunk_rows(x.shape[0], weight.shape[0])
-    total, grad_weight, grad_x = mx.array(0.0), mx.zeros(weight.shape, mx.float32), []
+    total, grad_weight = mx.array(0.0), mx.zeros(weight.shape, mx.float32)
+    grad_x: list[mx.array] = []
     for start in range(0, x.shape[0], rows):
         here = slice(start, start + rows)
         x_nD = x[here]
         if grad_x:  # one chunk after the other, or the scheduler holds the logits of several
             (x_nD,) = mx.depends([x_nD], [total, grad_x[-1], grad_weight])
-        loss_n, *logits = _losses(x_nD, weight_VD, targets[here], cap)
+        loss_n, lse_n, logits_nV, tanh_nV = _losses(x_nD, weight_VD, targets[here], cap)
         total = total + mx.sum(loss_n)
-        raw_nV = _raw_gradient(*logits, targets[here], scale[here]).astype(x.dtype)
+        raw_nV = _raw_gradient(lse_n, logits_nV, tanh_nV, targets[here], scale[here]).astype(
+            x.dtype
+        )
         grad_x.append(raw_nV @ weight_VD)
         grad_weight = grad_weight + (raw_nV.T @ x_nD).astype(mx.float32)
     return total, mx.concatenate(grad_x), grad_weight
@@ -118,7 +125,9 @@ def _without_gradients(
 
 @functools.cache
 def _summed(cap: float | None):  # type: ignore[no-untyped-def]
-    """(x, weight, targets) -> (sum of losses, d/dx, d/dweight); the last two serve the backward pass."""
+    """(x, weight, targets) -> (sum of losses, d/dx, d/dweight); the last two serve the backward
+    pass.
+    """
 
     @mx.custom_function
     def run(

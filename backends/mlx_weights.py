@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
@@ -38,7 +39,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     """
     try:
         with Path(path).open("rb") as file:
-            found = mx.load(file, format="safetensors")
+            found: Any = mx.load(file, format="safetensors")
             mx.eval(found)
     except (OSError, RuntimeError, ValueError) as error:
         raise WeightsMismatch(f"can't read weights from {path}: {error}") from error

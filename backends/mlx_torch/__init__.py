@@ -2,15 +2,15 @@
 
     from backends import torch, nn, F, runtime      # under MLX these are this package
 
-Semantics are torch's (promotion, 0-d tensors, n - 1, values with indices). A closed set: a name that
-is missing raises MissingName with the nearest names there are. Known differences, all of them errors or
-supersets, never other numbers: see _tensor (views), _create (random streams), _indexing (masks).
+Semantics are torch's (promotion, 0-d tensors, n - 1, values with indices). A closed set: a name
+that is missing raises MissingName with the nearest names there are. Known differences, all of
+them errors or supersets, never other numbers: see _tensor (views), _create (random streams),
+_indexing (masks).
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any
 
 from backends.mlx_torch import (
@@ -25,11 +25,20 @@ from backends.mlx_torch import (
     optim,
 )
 from backends.mlx_torch._compile import compile
-from backends.mlx_torch._dtypes import ALIASES, DTYPES, device, dtype, finfo, iinfo
+from backends.mlx_torch._dtypes import (
+    ALIASES,
+    DTYPES,
+    OF_MLX,
+    device,
+    dtype,
+    finfo,
+    iinfo,
+    result_dtype,
+)
 from backends.mlx_torch._errors import missing
 from backends.mlx_torch._grad_mode import enable_grad, inference_mode, is_grad_enabled, no_grad
 from backends.mlx_torch._registry import FUNCTIONS
-from backends.mlx_torch._tensor import Size, Tensor
+from backends.mlx_torch._tensor import Size, Tensor, operand
 
 _OP_MODULES = (
     _create,
@@ -60,9 +69,6 @@ def set_float32_matmul_precision(precision: str) -> None:
 
 def result_type(a: Any, b: Any) -> dtype:
     """The dtype a + b would have."""
-    from backends.mlx_torch._dtypes import OF_MLX, result_dtype
-    from backends.mlx_torch._tensor import operand
-
     return OF_MLX[result_dtype(operand(a), operand(b))]
 
 
@@ -71,16 +77,35 @@ globals().update(DTYPES)
 globals().update({alias: DTYPES[name] for alias, name in ALIASES.items()})
 
 __all__ = [
-    "Size", "Tensor", "compile", "device", "dtype", "e", "enable_grad", "finfo", "get_default_dtype", "iinfo", "inf",
-    "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "linalg", "nan", "nn", "no_grad", "optim", "pi",
-    "result_type", "set_float32_matmul_precision", *FUNCTIONS, *DTYPES, *ALIASES,
-]  # fmt: skip
+    "Size",
+    "Tensor",
+    "compile",
+    "device",
+    "dtype",
+    "e",
+    "enable_grad",
+    "finfo",
+    "get_default_dtype",
+    "iinfo",
+    "inf",
+    "inference_mode",
+    "is_grad_enabled",
+    "is_inference_mode_enabled",
+    "linalg",
+    "nan",
+    "nn",
+    "no_grad",
+    "optim",
+    "pi",
+    "result_type",
+    "set_float32_matmul_precision",
+    *FUNCTIONS,
+    *DTYPES,
+    *ALIASES,
+]
 
 
 def __getattr__(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(name)
     missing("torch", name, __all__)
-
-
-_ = sys

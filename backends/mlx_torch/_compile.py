@@ -1,11 +1,11 @@
 """mx.compile for functions of Tensors: traced once per set of shapes, in-place updates kept.
 
-A compiled MLX function sees only its inputs; everything else is baked in as a constant. So these are
-made inputs, and what was written to them comes back as outputs: tensors in the arguments (also inside
-lists, tuples, dicts), modules in the arguments with all their tensors, what the function closes over
-(cells, its `self`, globals that it names) and the state of the random numbers. Python numbers are
-constants: each new value compiles again, so a value that changes every step belongs in a 0-d tensor,
-as with torch.compile(dynamic=False).
+A compiled MLX function sees only its inputs; everything else is baked in as a constant. So these
+are made inputs, and what was written to them comes back as outputs: tensors in the arguments
+(also inside lists, tuples, dicts), modules in the arguments with all their tensors, what the
+function closes over (cells, its `self`, globals that it names) and the state of the random
+numbers. Python numbers are constants: each new value compiles again, so a value that changes
+every step belongs in a 0-d tensor, as with torch.compile(dynamic=False).
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ MANY = 16  # traces of one function after which a warning is due
 def with_arrays(
     tensors: list[Tensor], arrays: list[mx.array], run: Callable[[], Any]
 ) -> tuple[Any, list[int], list[mx.array]]:
-    """Run with the tensors holding other arrays; (result, numbers of those written, what they hold then)."""
+    """Run with the tensors holding other arrays; (result, numbers of those written, what they hold
+    then).
+    """
     before = [t._value for t in tensors]
     for t, a in zip(tensors, arrays, strict=True):
         t._value = a
@@ -227,7 +229,8 @@ class Compiled:
             self.traces[key] = trace
             if len(self.traces) == MANY:
                 warnings.warn(
-                    f"{getattr(self.fn, '__name__', self.fn)} was compiled {MANY} times: Python numbers are constants; "
+                    f"{getattr(self.fn, '__name__', self.fn)} was compiled {MANY} times: "
+                    "Python numbers are constants; "
                     "pass a number that changes as a 0-d tensor (torch.tensor(lr))",
                     stacklevel=2,
                 )
@@ -239,5 +242,7 @@ class Compiled:
 
 
 def compile(fn: Any = None, **options: Any) -> Any:
-    """torch.compile: as a function or decorator; torch's options are accepted and mean nothing here."""
+    """torch.compile: as a function or decorator; torch's options are accepted and mean nothing
+    here.
+    """
     return (lambda f: Compiled(f)) if fn is None else Compiled(fn)

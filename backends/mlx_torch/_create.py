@@ -1,4 +1,6 @@
-"""Making tensors: constants, ranges, random numbers, conversions. Defaults are torch's: float32 and int64."""
+"""Making tensors: constants, ranges, random numbers, conversions. Defaults are torch's: float32 and
+int64.
+"""
 
 from __future__ import annotations
 
@@ -283,7 +285,7 @@ def to(
     device: Any = None,
     non_blocking: bool = False,
     copy: bool = False,
-):  # type: ignore[no-untyped-def]
+) -> Tensor:
     """x.to(dtype), x.to(device), x.to(device, dtype) or x.to(other)."""
     for arg in args:
         if isinstance(arg, Tensor):
@@ -302,8 +304,13 @@ def to(
 
 
 for _name, _kind in {
-    "float": "float32", "half": "float16", "bfloat16": "bfloat16", "long": "int64", "int": "int32", "bool": "bool",
-}.items():  # fmt: skip
+    "float": "float32",
+    "half": "float16",
+    "bfloat16": "bfloat16",
+    "long": "int64",
+    "int": "int32",
+    "bool": "bool",
+}.items():
 
     def _convert(x: Tensor, kind: dt.dtype = dt.DTYPES[_kind]) -> Tensor:
         return x if x.dtype is kind else wrap(to_array(x).astype(kind.mx))

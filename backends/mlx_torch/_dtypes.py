@@ -110,7 +110,7 @@ def number_dtype(x: Number) -> mx.Dtype:
 
 
 def exact_in_half(x: Number) -> bool:
-    """Whether a number loses nothing in bfloat16 and float16, so an op may run in the narrow type."""
+    """Whether a number loses nothing in bfloat16 and float16: an op may then stay narrow."""
     if isinstance(x, int):
         return -256 <= x <= 256
     try:
@@ -131,7 +131,8 @@ class device:
         kind = self.type.split(":")[0] if isinstance(self.type, str) else None
         if kind not in ("mlx", "cpu"):
             raise WrongFramework(
-                f"device {self.type!r} does not exist on the MLX backend; write device=runtime.device"
+                f"device {self.type!r} does not exist on the MLX backend; write "
+                "device=runtime.device"
             )
         object.__setattr__(self, "type", kind)
 

@@ -95,7 +95,7 @@ BINARY: dict[str, tuple[Kernel, str]] = {
 
 
 def binary(kernel: Kernel, kind: str, a: Any, b: Any) -> mx.array:
-    """Promote as torch does, run, round once. a, b: arrays or Python numbers, at least one array."""
+    """Promote as torch does, run, round once. a, b: arrays or numbers, at least one array."""
     if kind == "logic":
         return kernel(*(x != 0 if isinstance(x, mx.array) else mx.array(bool(x)) for x in (a, b)))
     out = dt.result_dtype(a, b)
@@ -254,7 +254,7 @@ def clamp(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
         found = binary(mx.maximum, "arith", found, operand(min))
     if max is not None:
         found = binary(mx.minimum, "arith", found, operand(max))
-    return wrap(to_array(Tensor(found)))
+    return wrap(_cast(found, dt.result_dtype(found)))
 
 
 @inplace
@@ -304,7 +304,9 @@ def addcdiv(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> T
 
 @both
 def where(condition: Any, x: Any = None, other: Any = None) -> Tensor:
-    """torch.where(condition, x, other); as a method the tensor itself is x: x.where(condition, other)."""
+    """torch.where(condition, x, other); as a method the tensor itself is x: x.where(condition,
+    other).
+    """
     if other is None:
         raise TypeError(
             "where needs a condition and two values: MLX has no shapes that depend on data"
@@ -373,9 +375,17 @@ def _dunder(name: str, swap: bool = False) -> Callable[[Tensor, Any], Tensor]:
 
 
 for _dunder_name, _name in {
-    "add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "floordiv": "floor_divide",
-    "mod": "remainder", "pow": "pow", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
-}.items():  # fmt: skip
+    "add": "add",
+    "sub": "sub",
+    "mul": "mul",
+    "truediv": "div",
+    "floordiv": "floor_divide",
+    "mod": "remainder",
+    "pow": "pow",
+    "and": "bitwise_and",
+    "or": "bitwise_or",
+    "xor": "bitwise_xor",
+}.items():
     setattr(Tensor, f"__{_dunder_name}__", _dunder(_name))
     setattr(Tensor, f"__r{_dunder_name}__", _dunder(_name, swap=True))
     setattr(Tensor, f"__i{_dunder_name}__", getattr(Tensor, f"{_name}_"))
@@ -383,4 +393,4 @@ for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Tensor, f"__{_name}__", _dunder(_name))
 for _dunder_name, _name in {"neg": "neg", "abs": "abs", "invert": "bitwise_not"}.items():
     setattr(Tensor, f"__{_dunder_name}__", FUNCTIONS[_name])
-Tensor.__pos__ = lambda self: self  # type: ignore[attr-defined]
+setattr(Tensor, "__pos__", lambda self: self)  # noqa: B010

@@ -50,11 +50,12 @@ AUTOGRAD = (
     "tensors carry no autograd graph on MLX: make `step = runtime.backward(model)` once, "
     "then `loss = step(x, y, scale=...)` adds the gradients to p.grad on every backend"
 )
+DEVICE = "runtime.device, .synchronize() and .peak_memory_mb() work on every backend"
 # Names people will look for whose answer is not another spelling of the same name.
 ADVICE = {
     "autograd": AUTOGRAD,
-    "cuda": "use runtime.device, runtime.synchronize() and runtime.peak_memory_mb(): they work on every backend",
-    "mps": "use runtime.device, runtime.synchronize() and runtime.peak_memory_mb(): they work on every backend",
+    "cuda": DEVICE,
+    "mps": DEVICE,
     "amp": "there is no autocast: cast explicitly with x.to(runtime.compute_dtype)",
     "autocast": "there is no autocast: cast explicitly with x.to(runtime.compute_dtype)",
     "float64": "MLX has no float64 on GPUs: use torch.float32",

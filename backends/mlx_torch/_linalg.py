@@ -7,6 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from backends.mlx_torch._elementwise import binary
 from backends.mlx_torch._reduce import norm as _norm
 from backends.mlx_torch._registry import both, function, inplace
 from backends.mlx_torch._tensor import Tensor, to_array, wrap
@@ -49,13 +50,13 @@ def mv(x: Tensor, vector: Tensor) -> Tensor:
     return matmul(x, vector)
 
 
-Tensor.__matmul__ = matmul  # type: ignore[attr-defined]
+setattr(Tensor, "__matmul__", matmul)  # noqa: B010
 
 
 @both
 def outer(x: Tensor, vec2: Tensor) -> Tensor:
     """x[:, None] * vec2[None, :]."""
-    return x[:, None] * vec2[None, :]
+    return wrap(binary(mx.multiply, "arith", to_array(x[:, None]), to_array(vec2[None, :])))
 
 
 @inplace

@@ -39,7 +39,9 @@ def axes(dim: Dims, ndim: int) -> tuple[int, ...]:
 def _reduce(
     kernel: Callable[..., mx.array], x: Tensor, dim: Dims, keepdim: bool, dtype: Any, kind: str
 ) -> Tensor:
-    """kind: 'sum' (integers to int64), 'mean' (floats only) or 'float' (result in the input's type)."""
+    """kind: 'sum' (integers to int64), 'mean' (floats only) or 'float' (result in the input's
+    type).
+    """
     a = to_array(x)
     if dtype is not None:
         a = a.astype(dt.as_mlx(dtype))

@@ -204,7 +204,7 @@ def roll(
     x: Tensor, shifts: int | tuple[int, ...], dims: int | tuple[int, ...] | None = None
 ) -> Tensor:
     """Rotate along dims; None rotates the flattened tensor."""
-    return wrap(mx.roll(to_array(x), shifts, dims))
+    return wrap(mx.roll(to_array(x), shifts, dims))  # type: ignore[arg-type]
 
 
 @both

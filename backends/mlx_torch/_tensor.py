@@ -50,7 +50,7 @@ class Size(tuple[int, ...]):
 
 
 class Tensor:
-    """Torch's tensor over an mx.array. Made by torch.tensor, torch.zeros, ..., runtime.from_numpy."""
+    """Torch's tensor over an mx.array, made by torch.tensor, torch.zeros, runtime.from_numpy."""
 
     requires_grad = False
     is_cuda = False
@@ -98,7 +98,9 @@ class Tensor:
 
     @property
     def data(self) -> Tensor:
-        """The same values without a gradient; write `with torch.no_grad(): p.mul_(...)` to change them."""
+        """The same values without a gradient; write `with torch.no_grad(): p.mul_(...)` to change
+        them.
+        """
         return view(self, mx.stop_gradient)
 
     @data.setter
@@ -143,7 +145,8 @@ class Tensor:
     def __bool__(self) -> bool:
         if self._value.size != 1:
             raise RuntimeError(
-                f"the truth of a tensor of shape {tuple(self.shape)} is ambiguous: use .any() or .all()"
+                f"the truth of a tensor of shape {tuple(self.shape)} is ambiguous: use .any() "
+                "or .all()"
             )
         return bool(self.item())
 
@@ -212,21 +215,27 @@ class Tensor:
         """
         if self._base is not None:
             raise ViewWrite(
-                "in-place write to a view (of view, reshape, transpose, indexing, chunk, split, unbind, expand, "
-                "contiguous or detach): MLX arrays share no memory. Write `x[index] = value` on the base, "
-                "use the value the out-of-place op returns (`x = x + y` for `x += y`), or take `x = x.clone()` first"
+                "in-place write to a view (of view, reshape, transpose, indexing, chunk, "
+                "split, unbind, expand, "
+                "contiguous or detach): MLX arrays share no memory. Write `x[index] = value` "
+                "on the base, "
+                "use the value the out-of-place op returns (`x = x + y` for `x += y`), or "
+                "take `x = x.clone()` first"
             )
         if self._permanent and self.requires_grad and MODE.enabled:
             raise RuntimeError(
-                "a parameter that requires grad is written in place: do it under `with torch.no_grad():`"
+                "a parameter that requires grad is written in place: do it under `with "
+                "torch.no_grad():`"
             )
         if value.shape != self._value.shape:
             raise RuntimeError(
-                f"an in-place result of shape {tuple(value.shape)} doesn't fit shape {tuple(self._value.shape)}"
+                f"an in-place result of shape {tuple(value.shape)} doesn't fit shape "
+                f"{tuple(self._value.shape)}"
             )
         if dt.rank(value.dtype) > dt.rank(self._value.dtype):
             raise RuntimeError(
-                f"result type {dt.OF_MLX[value.dtype]} can't be cast to the {self.dtype} written in place"
+                f"result type {dt.OF_MLX[value.dtype]} can't be cast to the {self.dtype} "
+                "written in place"
             )
         self._value = settle(value.astype(self._value.dtype))
         if not MODE.tracing:
@@ -246,8 +255,10 @@ class Tensor:
 
 def _traced(error: Exception) -> NoReturn:
     raise TracedValue(
-        "a number was asked of a tensor (.item(), float(), if, print, boolean-mask indexing) while its function is "
-        "being traced: keep it a tensor (torch.where instead of if), or do it outside the compiled function"
+        "a number was asked of a tensor (.item(), float(), if, print, boolean-mask indexing) "
+        "while its function is "
+        "being traced: keep it a tensor (torch.where instead of if), or do it outside the "
+        "compiled function"
     ) from error
 
 
@@ -284,7 +295,9 @@ def view(x: Tensor, derive: Derive) -> Tensor:
 
 
 def flush() -> None:
-    """Start computing everything written in place since last time, so that no lazy graph grows for ever."""
+    """Start computing everything written in place since last time, so that no lazy graph grows for
+    ever.
+    """
     pending = [t._value for t in WRITTEN.values()]
     WRITTEN.clear()
     if pending:

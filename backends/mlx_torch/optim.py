@@ -1,7 +1,7 @@
 """torch.optim over MLX: the base class and SGD, Adam, AdamW with torch's formulas.
 
-Hyperparameters stay Python numbers or float32 0-d tensors: cast to bfloat16, 1 - beta2 = 0.05 would be
-off by a quarter of a percent and 0.999 would be 1.
+Hyperparameters stay Python numbers or float32 0-d tensors: cast to bfloat16, 1 - beta2 = 0.05
+would be off by a quarter of a percent and 0.999 would be 1.
 """
 
 from __future__ import annotations
@@ -94,9 +94,15 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(
             params,
-            {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
-             "nesterov": nesterov, "maximize": maximize},
-        )  # fmt: skip
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "dampening": dampening,
+                "weight_decay": weight_decay,
+                "nesterov": nesterov,
+                "maximize": maximize,
+            },
+        )
 
     @no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -137,9 +143,15 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(
             params,
-            {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
-             "amsgrad": amsgrad, "maximize": maximize},
-        )  # fmt: skip
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "amsgrad": amsgrad,
+                "maximize": maximize,
+            },
+        )
 
     @no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -174,8 +186,16 @@ class AdamW(Adam):
 
     decoupled = True
 
-    def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-                 eps: float = 1e-8, weight_decay: float = 1e-2, amsgrad: bool = False, **kwargs: Any) -> None:  # fmt: skip
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **kwargs)
 
 

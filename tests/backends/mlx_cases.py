@@ -1,8 +1,9 @@
 """What the torch spelling over MLX is compared with real torch on: one table per kind of name.
 
-CALLS: name -> calls. A call is tried as torch.name(x, ...), as x.name(...) and as x.clone().name_(...),
-whichever of them exist in both frameworks. CODE: name -> functions of (torch, inputs...).
-Inputs are (kind, shape) pairs, see `make`; N normal, P positive, U within +-0.9, I integers, B booleans.
+CALLS: name -> calls. A call is tried as torch.name(x, ...), as x.name(...) and as
+x.clone().name_(...), whichever of them exist in both frameworks. CODE: name -> functions of
+(torch, inputs...). Inputs are (kind, shape) pairs, see `make`; N normal, P positive, U within
++-0.9, I integers, B booleans.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ N, P, U, I, B, J = (  # noqa: E741
 
 
 def make(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Values that bfloat16 holds exactly, so that both types start alike. Integers are in 0..4, or -9..9."""
+    """Values that bfloat16 holds exactly, so that both types start alike. Integers are in 0..4, or
+    -9..9.
+    """
     if kind == "integer":
         return rng.integers(0, 5, shape)
     if kind == "small":
@@ -74,8 +77,12 @@ BROADCAST = [
 MIXED = [c(J(3, 4), N(4)), c(J(4), a=(2,)), c(J(4), a=(0.5,)), c(B(4), a=(3,)), c(J(4), J(4))]
 POSITIVE = [c(P(3, 4), P(4)), c(P(4), a=(0.3,)), c(P(4), a=(3,))]
 REDUCED = [
-    c(N(3, 4)), c(N(3, 4), a=(1,)), c(N(2, 3, 4), a=((0, 2),)), c(N(2, 3, 4), a=(-2,), keepdim=True), c(N(3, 300), a=(-1,)),
-]  # fmt: skip
+    c(N(3, 4)),
+    c(N(3, 4), a=(1,)),
+    c(N(2, 3, 4), a=((0, 2),)),
+    c(N(2, 3, 4), a=(-2,), keepdim=True),
+    c(N(3, 300), a=(-1,)),
+]
 
 CALLS: dict[str, list[Call]] = {
     **{
@@ -109,7 +116,7 @@ CALLS: dict[str, list[Call]] = {
     "rsub": BROADCAST,
     **dict.fromkeys(("maximum", "minimum", "atan2", "logaddexp"), BROADCAST[:4]),
     **{
-        n: POSITIVE + [c(J(4), a=(2,)), c(J(4), a=(4,)), c(P(4), P())]
+        n: [*POSITIVE, c(J(4), a=(2,)), c(J(4), a=(4,)), c(P(4), P())]
         for n in ("div", "true_divide", "divide")
     },
     **{

@@ -1,4 +1,5 @@
-"""CODE: name -> [(function of (torch, inputs...), inputs), ...] for names that a plain call doesn't cover.
+"""CODE: name -> [(function of (torch, inputs...), inputs), ...] for names that a plain call doesn't
+cover.
 
 The function gets real torch or its spelling over MLX as T. See mlx_cases for the inputs.
 """
@@ -13,13 +14,17 @@ from tests.backends.mlx_cases import B, I, J, N, P
 Code = list[tuple[Callable[..., Any], tuple[Any, ...]]]
 
 
+def _n(T: Any) -> Any:
+    return T.nn.functional
+
+
 def one(function: Callable[..., Any], *inputs: Any) -> Code:
     return [(function, inputs)]
 
 
 def _f(name: str, *calls: tuple[Any, ...], **kwargs: Any) -> Code:
     """F.name on each tuple of inputs."""
-    return [(lambda T, *x: getattr(T.nn.functional, name)(*x, **kwargs), call) for call in calls]
+    return [(lambda T, *x: getattr(_n(T), name)(*x, **kwargs), call) for call in calls]
 
 
 def _set(T: Any, x: Any, index: Any, value: Any) -> Any:
@@ -287,8 +292,23 @@ FUNCTIONAL: dict[str, Code] = {
     **{
         n: _f(n, (N(3, 4),), (N(2, 3, 4),))
         for n in (
-            "silu", "gelu", "relu", "relu6", "sigmoid", "tanh", "softplus", "elu", "leaky_relu", "hardswish",
-            "hardsigmoid", "hardtanh", "mish", "logsigmoid", "softsign", "selu", "glu",
+            "silu",
+            "gelu",
+            "relu",
+            "relu6",
+            "sigmoid",
+            "tanh",
+            "softplus",
+            "elu",
+            "leaky_relu",
+            "hardswish",
+            "hardsigmoid",
+            "hardtanh",
+            "mish",
+            "logsigmoid",
+            "softsign",
+            "selu",
+            "glu",
         )
     },
     "gelu tanh": _f("gelu", (N(3, 4),), approximate="tanh"),
@@ -297,31 +317,42 @@ FUNCTIONAL: dict[str, Code] = {
     "linear": _f("linear", (N(3, 4), N(5, 4)), (N(2, 3, 4), N(5, 4), N(5)), (N(4), N(5, 4))),
     "embedding": _f("embedding", (I(3, 4), N(5, 6))),
     "one_hot": _f("one_hot", (I(3, 4),), num_classes=5),
-    "rms_norm": one(lambda T, x: T.nn.functional.rms_norm(x, (4,)), N(2, 3, 4))
-    + one(lambda T, x, w: T.nn.functional.rms_norm(x, (8,), w, eps=1e-5), N(3, 8), N(8))
-    + one(lambda T, x: T.nn.functional.rms_norm(x * 1e-3, (x.size(-1),)), N(3, 16))
-    + one(lambda T, x, w: T.nn.functional.rms_norm(x, (3, 4), w), N(2, 3, 4), N(3, 4)),
-    "layer_norm": one(lambda T, x: T.nn.functional.layer_norm(x, (4,)), N(2, 3, 4))
-    + one(lambda T, x, w, b: T.nn.functional.layer_norm(x, (8,), w, b, 1e-3), N(3, 8), N(8), N(8)),
+    "rms_norm": one(lambda T, x: _n(T).rms_norm(x, (4,)), N(2, 3, 4))
+    + one(lambda T, x, w: _n(T).rms_norm(x, (8,), w, eps=1e-5), N(3, 8), N(8))
+    + one(lambda T, x: _n(T).rms_norm(x * 1e-3, (x.size(-1),)), N(3, 16))
+    + one(lambda T, x, w: _n(T).rms_norm(x, (3, 4), w), N(2, 3, 4), N(3, 4)),
+    "layer_norm": one(lambda T, x: _n(T).layer_norm(x, (4,)), N(2, 3, 4))
+    + one(lambda T, x, w, b: _n(T).layer_norm(x, (8,), w, b, 1e-3), N(3, 8), N(8), N(8)),
     "normalize": _f("normalize", (N(3, 4),), dim=-1),
-    "dropout": one(lambda T, x: [T.nn.functional.dropout(x, 0.5, training=False), T.nn.functional.dropout(x, 0.0)], N(3)),
+    "dropout": one(lambda T, x: [_n(T).dropout(x, 0.5, False), _n(T).dropout(x, 0.0)], N(3)),
     "cross_entropy": _f("cross_entropy", (N(6, 5), I(6)), (N(2, 5, 3), I(2, 3)))
     + _f("cross_entropy", (N(6, 5), I(6)), ignore_index=2, reduction="sum")
     + _f("cross_entropy", (N(6, 5), I(6)), reduction="none", ignore_index=1)
     + _f("cross_entropy", (N(6, 5), I(6)), label_smoothing=0.1, ignore_index=3)
     + _f("cross_entropy", (N(6, 5), I(6), P(5)))
     + _f("cross_entropy", (N(6, 5), P(6, 5))),
-    "nll_loss": _f("nll_loss", (N(6, 5), I(6))) + _f("nll_loss", (N(6, 5), I(6)), reduction="none", ignore_index=1),
-    "mse_loss": _f("mse_loss", (N(3, 4), N(3, 4))) + _f("mse_loss", (N(3, 4), N(3, 4)), reduction="sum"),
+    "nll_loss": _f("nll_loss", (N(6, 5), I(6)))
+    + _f("nll_loss", (N(6, 5), I(6)), reduction="none", ignore_index=1),
+    "mse_loss": _f("mse_loss", (N(3, 4), N(3, 4)))
+    + _f("mse_loss", (N(3, 4), N(3, 4)), reduction="sum"),
     "l1_loss": _f("l1_loss", (N(3, 4), N(3, 4))),
     "binary_cross_entropy_with_logits": _f("binary_cross_entropy_with_logits", (N(3, 4), P(3, 4))),
-    "pad": one(lambda T, x: [T.nn.functional.pad(x, (1, 2)), T.nn.functional.pad(x, (0, 0, 1, 0), value=0.5)], N(3, 4))
-    + one(lambda T, x: T.nn.functional.pad(x, (1, -1)), N(2, 3, 4)),
+    "pad": one(lambda T, x: [_n(T).pad(x, (1, 2)), _n(T).pad(x, (0, 0, 1, 0), value=0.5)], N(3, 4))
+    + one(lambda T, x: _n(T).pad(x, (1, -1)), N(2, 3, 4)),
     "conv1d": _f("conv1d", (N(2, 4, 9), N(6, 4, 3), N(6)))
     + _f("conv1d", (N(2, 4, 9), N(4, 1, 3)), padding=2, groups=4),
     "scaled_dot_product_attention": _f("scaled_dot_product_attention", *[(N(2, 4, 7, 8),) * 3])
     + _f("scaled_dot_product_attention", *[(N(2, 4, 7, 8),) * 3], is_causal=True)
-    + _f("scaled_dot_product_attention", (N(2, 4, 7, 8), N(2, 2, 7, 8), N(2, 2, 7, 8)), is_causal=True, enable_gqa=True)
+    + _f(
+        "scaled_dot_product_attention",
+        (N(2, 4, 7, 8), N(2, 2, 7, 8), N(2, 2, 7, 8)),
+        is_causal=True,
+        enable_gqa=True,
+    )
     + _f("scaled_dot_product_attention", *[(N(2, 4, 7, 8),) * 3], scale=0.3)
-    + one(lambda T, q, k, v, m: T.nn.functional.scaled_dot_product_attention(q, k, v, m), *[N(2, 4, 7, 8)] * 3, N(7, 7)),
-}  # fmt: skip
+    + one(
+        lambda T, q, k, v, m: _n(T).scaled_dot_product_attention(q, k, v, m),
+        *[N(2, 4, 7, 8)] * 3,
+        N(7, 7),
+    ),
+}

@@ -1,4 +1,4 @@
-"""nn, optim and init of the torch spelling over MLX, and the list of everything that is exported."""
+"""nn, optim and init of the torch spelling over MLX, and the list of all exported names."""
 
 from __future__ import annotations
 
@@ -254,11 +254,22 @@ INITS: dict[str, tuple[Callable[[Any, Any], Any], float, float, float, float]] =
     "eye_": (lambda i, w: i.eye_(w), 1 / 300, 0.0576, 0, 1),
     "xavier_uniform_": (lambda i, w: i.xavier_uniform_(w), 0, S(2 / 500), -S(6 / 500), S(6 / 500)),
     "xavier_normal_": (lambda i, w: i.xavier_normal_(w), 0, S(2 / 500), -9, 9),
-    "kaiming_uniform_": (lambda i, w: i.kaiming_uniform_(w), 0, S(2 / 200), -S(6 / 200), S(6 / 200)),
+    "kaiming_uniform_": (
+        lambda i, w: i.kaiming_uniform_(w),
+        0,
+        S(2 / 200),
+        -S(6 / 200),
+        S(6 / 200),
+    ),
     "kaiming_normal_": (
-        lambda i, w: i.kaiming_normal_(w, mode="fan_out", nonlinearity="relu"), 0, S(2 / 300), -9, 9),
+        lambda i, w: i.kaiming_normal_(w, mode="fan_out", nonlinearity="relu"),
+        0,
+        S(2 / 300),
+        -9,
+        9,
+    ),
     "orthogonal_": (lambda i, w: i.orthogonal_(w), 0, S(1 / 300), -9, 9),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", INITS)
@@ -358,11 +369,82 @@ def test_iinfo(name: str) -> None:
 
 # Names whose tests are here or in test_mlx_errors and test_mlx_runtime, not in the tables.
 OWN = {
-    "torch": ["Size", "Tensor", "compile", "device", "dtype", "e", "enable_grad", "finfo", "get_default_dtype", "iinfo", "inf", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "linalg", "nan", "nn", "no_grad", "optim", "pi", "set_float32_matmul_precision", "manual_seed", "rand", "randn", "rand_like", "randn_like", "randint", "randperm", "bernoulli", "multinomial", "empty", "empty_like", "from_numpy", "float", "half", "long", "int", "short"],
-    "Tensor": ["array", "assign", "backward", "requires_grad_", "requires_grad", "grad", "is_cuda", "is_leaf", "item", "bernoulli_", "normal_", "uniform_", "bernoulli", "multinomial", "device", "dtype", "itemsize", "nbytes", "where"],
+    "torch": [
+        "Size",
+        "Tensor",
+        "compile",
+        "device",
+        "dtype",
+        "e",
+        "enable_grad",
+        "finfo",
+        "get_default_dtype",
+        "iinfo",
+        "inf",
+        "inference_mode",
+        "is_grad_enabled",
+        "is_inference_mode_enabled",
+        "linalg",
+        "nan",
+        "nn",
+        "no_grad",
+        "optim",
+        "pi",
+        "set_float32_matmul_precision",
+        "manual_seed",
+        "rand",
+        "randn",
+        "rand_like",
+        "randn_like",
+        "randint",
+        "randperm",
+        "bernoulli",
+        "multinomial",
+        "empty",
+        "empty_like",
+        "from_numpy",
+        "float",
+        "half",
+        "long",
+        "int",
+        "short",
+    ],
+    "Tensor": [
+        "array",
+        "assign",
+        "backward",
+        "requires_grad_",
+        "requires_grad",
+        "grad",
+        "is_cuda",
+        "is_leaf",
+        "item",
+        "bernoulli_",
+        "normal_",
+        "uniform_",
+        "bernoulli",
+        "multinomial",
+        "device",
+        "dtype",
+        "itemsize",
+        "nbytes",
+        "where",
+    ],
     "F": [],
-    "nn": ["Buffer", "Module", "ModuleDict", "ModuleList", "Parameter", "ParameterDict", "ParameterList", "Embedding", "functional", "init", "utils"],
-}  # fmt: skip
+    "nn": [
+        "Buffer",
+        "Module",
+        "ModuleDict",
+        "ModuleList",
+        "Parameter",
+        "ParameterDict",
+        "ParameterList",
+        "Embedding",
+        "functional",
+        "init",
+        "utils",
+    ],
+}
 
 
 def test_every_exported_name_is_tested() -> None:

@@ -1,4 +1,6 @@
-"""Every name of the torch spelling over MLX gives what torch gives: values, dtypes, shapes, gradients."""
+"""Every name of the torch spelling over MLX gives what torch gives: values, dtypes, shapes,
+gradients.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,9 @@ def mlx_gradients(f: Any, inputs: list[Any], cotangents: list[np.ndarray]) -> li
 def compare(
     label: str, f: Any, specs: Any, dtype: str, grad: bool = True, tolerance: str | None = None
 ) -> bool:
-    """Values and, for floating inputs, gradients of f(torch, *inputs) on both; False if torch refuses."""
+    """Values and, for floating inputs, gradients of f(torch, *inputs) on both; False if torch
+    refuses.
+    """
     raw = arrays_of(specs)
     kinds = [kind for kind, _ in specs]
     ours = [given(mlx_torch, a, k, dtype) for a, k in zip(raw, kinds, strict=True)]

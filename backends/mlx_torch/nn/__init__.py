@@ -28,10 +28,27 @@ from backends.mlx_torch.nn.module import Module
 from backends.mlx_torch.nn.parameter import Buffer, Parameter
 
 __all__ = [
-    "Buffer", "Conv1d", "Dropout", "Embedding", "Flatten", "Identity", "LayerNorm", "Linear", "Module",
-    "ModuleDict", "ModuleList", "Parameter", "ParameterDict", "ParameterList", "RMSNorm", "Sequential",
-    "functional", "init", "utils", *SIMPLE,
-]  # fmt: skip
+    "Buffer",
+    "Conv1d",
+    "Dropout",
+    "Embedding",
+    "Flatten",
+    "Identity",
+    "LayerNorm",
+    "Linear",
+    "Module",
+    "ModuleDict",
+    "ModuleList",
+    "Parameter",
+    "ParameterDict",
+    "ParameterList",
+    "RMSNorm",
+    "Sequential",
+    "functional",
+    "init",
+    "utils",
+    *SIMPLE,
+]
 globals().update({name: getattr(layers, name) for name in SIMPLE})
 
 

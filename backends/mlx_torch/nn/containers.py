@@ -28,7 +28,8 @@ class _List(Module):
 
     def __getitem__(self, i: Any) -> Any:
         values = list(self._items.values())
-        return type(self)(values[i]) if isinstance(i, slice) else values[i]
+        make: Any = type(self)
+        return make(values[i]) if isinstance(i, slice) else values[i]
 
     def __setitem__(self, i: int, value: Any) -> None:
         self._items[list(self._items)[i]] = value

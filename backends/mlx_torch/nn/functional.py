@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import mlx.core as mx
 
 from backends.mlx_torch import _dtypes as dt
-from backends.mlx_torch._elementwise import in_float32
+from backends.mlx_torch._elementwise import in_float32, lerp
 from backends.mlx_torch._errors import missing
 from backends.mlx_torch._linalg import product
 from backends.mlx_torch._reduce import log_softmax, softmax
@@ -185,7 +185,9 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Softmax cross-entropy of logits x (N, C) or (N, C, d...) with integer targets or probabilities (N, C)."""
+    """Softmax cross-entropy of logits x (N, C) or (N, C, d...) with integer targets or
+    probabilities (N, C).
+    """
     a = to_array(x).astype(mx.float32)
     classes = 1 if a.ndim > 1 else 0
     logp = a - mx.logsumexp(a, classes, keepdims=True)
@@ -207,7 +209,7 @@ def cross_entropy(
         raise NotImplementedError("cross_entropy has weight or label_smoothing on MLX, not both")
     valid = (y != ignore_index).astype(mx.float32)
     smooth = _reduce_loss(-mx.mean(logp, classes) * valid, valid, reduction, mx.float32)
-    return ((1 - label_smoothing) * hard.float() + label_smoothing * smooth).to(x.dtype)
+    return lerp(hard.float(), smooth, label_smoothing).to(x.dtype)
 
 
 def _pairwise(kernel: Callable[[mx.array, mx.array], mx.array]) -> Callable[..., Tensor]:
@@ -303,10 +305,29 @@ def scaled_dot_product_attention(
 
 
 __all__ = [
-    "binary_cross_entropy_with_logits", "conv1d", "cross_entropy", "dropout", "embedding", "glu", "l1_loss",
-    "layer_norm", "linear", "log_softmax", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "relu", "rms_norm",
-    "scaled_dot_product_attention", "sigmoid", "softmax", "tanh", *ACTIVATIONS,
-]  # fmt: skip
+    "binary_cross_entropy_with_logits",
+    "conv1d",
+    "cross_entropy",
+    "dropout",
+    "embedding",
+    "glu",
+    "l1_loss",
+    "layer_norm",
+    "linear",
+    "log_softmax",
+    "mse_loss",
+    "nll_loss",
+    "normalize",
+    "one_hot",
+    "pad",
+    "relu",
+    "rms_norm",
+    "scaled_dot_product_attention",
+    "sigmoid",
+    "softmax",
+    "tanh",
+    *ACTIVATIONS,
+]
 
 
 def __getattr__(name: str) -> NoReturn:

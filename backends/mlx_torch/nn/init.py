@@ -1,4 +1,4 @@
-"""torch.nn.init: fill a tensor in place. The random numbers are MLX's, the distributions torch's."""
+"""torch.nn.init: fill a tensor in place. Random numbers are MLX's, distributions torch's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""nn.Module with torch's names for parameters, buffers and state_dict, so that weights are interchangeable."""
+"""nn.Module with torch's names for parameters, buffers and state_dict, so that weights are
+interchangeable.
+"""
 
 from __future__ import annotations
 
@@ -200,7 +202,9 @@ class Module:
     def load_state_dict(
         self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
     ) -> IncompatibleKeys:
-        """Copy values in. Raises RuntimeError on missing or unexpected names (strict) and on shapes."""
+        """Copy values in. Raises RuntimeError on missing or unexpected names (strict) and on
+        shapes.
+        """
         own = dict(self._state())
         absent = [n for n in own if n not in state_dict]
         extra = [n for n in state_dict if n not in own]
@@ -211,7 +215,8 @@ class Module:
         ]
         if wrong or (strict and (absent or extra)):
             raise RuntimeError(
-                f"state_dict doesn't fit {type(self).__name__}: missing {absent}, unexpected {extra}, shapes {wrong}"
+                f"state_dict doesn't fit {type(self).__name__}: missing {absent}, unexpected "
+                f"{extra}, shapes {wrong}"
             )
         with no_grad():
             for name, t in own.items():
@@ -250,7 +255,9 @@ class Module:
         return self
 
     def to(self: M, *args: Any, **kwargs: Any) -> M:
-        """Cast floating parameters and buffers (in place, as in torch); devices are checked and ignored."""
+        """Cast floating parameters and buffers (in place, as in torch); devices are checked and
+        ignored.
+        """
         dtype = kwargs.pop("dtype", None)
         for arg in args:
             dtype = (

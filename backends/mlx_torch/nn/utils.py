@@ -33,7 +33,9 @@ def clip_grad_norm_(
     error_if_nonfinite: bool = False,
     foreach: bool | None = None,
 ) -> Tensor:
-    """Scale gradients so that their joint norm is at most max_norm; returns the norm before (0-d tensor)."""
+    """Scale gradients so that their joint norm is at most max_norm; returns the norm before (0-d
+    tensor).
+    """
     held = _with_grad(parameters)
     total = get_total_norm([p.grad for p in held if p.grad is not None], norm_type)
     if error_if_nonfinite and not math.isfinite(total.item()):
