@@ -30,7 +30,7 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 
 PLAIN_LINE_EVERY_S = 10.0
 # What goes on while `backends.select` runs; seconds the first time, nothing after.
-PROBING = "speed probes of this machine, the first time only"
+PROBING = "looking at the hardware (the first time, speed probes run for a minute)"
 
 
 def to_json(document: Mapping[str, Any], indent: int | None = None) -> str:
