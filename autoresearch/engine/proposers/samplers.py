@@ -1,0 +1,184 @@
+"""How a search draws values: Optuna's TPE, and CMA-ES, from the outcomes of earlier trials.
+
+Both are built anew from the outcomes for every proposal, so that they have no state to lose.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autoresearch.engine.proposers.space import Dimension
+
+if TYPE_CHECKING:
+    import optuna
+
+CMAES_MOST = 6  # constants; more want more trials than a night has
+CMAES_SIGMA = 0.2  # of a neighbourhood's width
+STARTUP = 5  # results of a constant before TPE models it; uniform before
+
+Change = tuple[str, Any, Any]  # name, old value, new value
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a change. `loss` is its effect with the sign of a loss, None if unmeasured."""
+
+    changes: tuple[Change, ...]
+    state: str  # "complete", "pruned", "failed" or "ignored"
+    loss: float | None
+    kept: bool = False
+
+
+def tpe(
+    space: Mapping[str, Dimension],
+    constants: Mapping[str, Any],
+    outcomes: Sequence[Outcome],
+    seed: int,
+) -> Callable[[Sequence[str]], dict[str, Any]]:
+    """A function that draws values for named constants, in the neighbourhood of `constants`.
+
+    The study lives in memory and holds every usable outcome; each constant is modelled alone.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sampler = optuna.samplers.TPESampler(
+        seed=seed, n_startup_trials=STARTUP, multivariate=False, constant_liar=False
+    )
+    study = optuna.create_study(sampler=sampler, direction="minimize")
+    for outcome in outcomes:
+        frozen = _frozen(outcome, space)
+        if frozen is not None:
+            study.add_trial(frozen)
+
+    def draw(names: Sequence[str]) -> dict[str, Any]:
+        trial = study.ask({name: _distribution(space[name], constants[name]) for name in names})
+        return {name: space[name].decode(trial.params[name]) for name in names}
+
+    return draw
+
+
+def fits_cmaes(space: Mapping[str, Dimension]) -> bool:
+    """Whether CMA-ES can search this space: a few constants, all floats."""
+    return 2 <= len(space) <= CMAES_MOST and all(d.kind == "float" for d in space.values())
+
+
+def draw_cmaes(
+    space: Mapping[str, Dimension],
+    constants: Mapping[str, Any],
+    outcomes: Sequence[Outcome],
+    seed: int,
+) -> Iterator[dict[str, Any]]:
+    """Points of CMA-ES around the champion, over all constants of the space at once, endlessly.
+
+    Generations are told again from the results against this champion, whole ones only. Failed and
+    pruned trials rank last.
+    """
+    import cmaes
+    import numpy as np
+
+    names = list(space)
+    scales = [_Scale.of(space[name], constants[name]) for name in names]
+    pairs = list(zip(names, scales, strict=True))
+    optimizer = cmaes.CMA(
+        mean=np.array([scale.unit(constants[name]) for name, scale in pairs]),
+        sigma=CMAES_SIGMA,
+        bounds=np.array([[0.0, 1.0]] * len(names)),
+        seed=seed,
+    )
+    told: list[tuple[Any, float | None]] = []
+    for outcome in outcomes:
+        values = {name: new for name, _, new in outcome.changes}
+        known = outcome.state != "ignored" and set(values) == set(names)
+        if known and all(old == constants[name] for name, old, _ in outcome.changes):
+            point = np.array([scale.unit(values[name]) for name, scale in pairs])
+            told.append((point, outcome.loss if outcome.state == "complete" else None))
+    worst = max((loss for _, loss in told if loss is not None), default=0.0) + 1.0
+    ranked = [(point, worst if loss is None else loss) for point, loss in told]
+    size = optimizer.population_size
+    for start in range(0, len(ranked) - size + 1, size):
+        optimizer.tell(ranked[start : start + size])
+    while True:
+        point = optimizer.ask()
+        drawn = zip(pairs, point, strict=True)
+        yield {name: space[name].decode(scale.value(unit)) for (name, scale), unit in drawn}
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """A neighbourhood mapped to 0..1, on the dimension's own scale."""
+
+    low: float
+    high: float
+    log: bool
+
+    @classmethod
+    def of(cls, dimension: Dimension, value: Any) -> _Scale:
+        bounds = dimension.around(value)
+        if bounds is None:
+            raise ValueError(f"{dimension.name} has no neighbourhood around {value}")
+        return cls(float(bounds["low"]), float(bounds["high"]), dimension.log)
+
+    def unit(self, value: float) -> float:
+        """0 at the low end, 1 at the high one."""
+        if self.log:
+            return (math.log(value) - math.log(self.low)) / (
+                math.log(self.high) - math.log(self.low)
+            )
+        return (value - self.low) / (self.high - self.low)
+
+    def value(self, unit: float) -> float:
+        """The inverse of `unit`."""
+        if self.log:
+            return float(self.low * (self.high / self.low) ** float(unit))
+        return float(self.low + float(unit) * (self.high - self.low))
+
+
+def _distribution(dimension: Dimension, value: Any) -> optuna.distributions.BaseDistribution:
+    """Optuna's distribution over the neighbourhood of a champion's value."""
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    bounds = dimension.around(value)
+    if bounds is None:
+        raise ValueError(f"{dimension.name} has no neighbourhood around {value}")
+    if dimension.kind == "choice":
+        return CategoricalDistribution(**bounds)
+    if dimension.kind == "float":
+        return FloatDistribution(**bounds, log=dimension.log)
+    return IntDistribution(**bounds, log=dimension.log and dimension.kind == "int")
+
+
+def _frozen(outcome: Outcome, space: Mapping[str, Dimension]) -> optuna.trial.FrozenTrial | None:
+    """An outcome as Optuna's trial; None when it tells nothing about this space."""
+    import optuna
+
+    if outcome.state == "ignored":
+        return None
+    parameters: dict[str, Any] = {}
+    distributions: dict[str, Any] = {}
+    for name, old, new in outcome.changes:
+        value = space[name].encode(new) if name in space else None
+        if value is None or space[name].around(old) is None:
+            continue
+        distribution = _distribution(space[name], old)
+        if distribution._contains(distribution.to_internal_repr(value)):
+            parameters[name], distributions[name] = value, distribution
+    if not parameters:
+        return None
+    # TPE ranks pruned trials behind complete ones, and those without a value last of all.
+    complete = outcome.state == "complete"
+    pruned = outcome.state == "pruned" and outcome.loss is not None
+    return optuna.trial.create_trial(
+        state=optuna.trial.TrialState.COMPLETE if complete else optuna.trial.TrialState.PRUNED,
+        value=outcome.loss if complete else None,
+        params=parameters,
+        distributions=distributions,
+        intermediate_values={0: outcome.loss} if pruned and outcome.loss is not None else None,
+    )
