@@ -91,6 +91,8 @@ class Claim:
 
     def acquire(self) -> None:
         """Take the right and say who has it. Raises LedgerBusy or LedgerUnwritable."""
+        if not self.path.parent.is_dir():  # filelock would make it
+            raise LedgerUnwritable(f"no folder {self.path.parent}", "run `autoresearch init` there")
         try:
             self._lock.acquire()
         except filelock.Timeout as error:
