@@ -229,6 +229,7 @@ class _Experiment:
             peak_memory_mb=trained.peak_memory_mb,
             mfu_percent=100 * flops / peak if peak else None,
             mfu_measured_percent=100 * flops / measured if measured else None,
+            measured_peak_flops=measured,
             tokens=trained.tokens,
             tokens_per_second=rate,
             num_steps=trained.steps,

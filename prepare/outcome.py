@@ -13,7 +13,8 @@ class Result:
     val_bpb: bits per byte of the validation text, lower is better. score_id: only numbers with
     equal ids may be compared. verified: whether the harness computed the number itself.
     mfu_percent: against the datasheet's dense peak, None where none is known;
-    mfu_measured_percent: against the matrix-product peak measured in this run. FLOPs per token,
+    mfu_measured_percent: against measured_peak_flops, the matrix product's speed (FLOP/s) found in
+    the candidate process before any of its code was loaded. FLOPs per token,
     parameters and depth are the candidate's own word. probes: largest deviations found.
     tier: the isolation that held. weights: path of the safetensors file, or None.
     """
@@ -29,6 +30,7 @@ class Result:
     peak_memory_mb: float
     mfu_percent: float | None
     mfu_measured_percent: float | None
+    measured_peak_flops: float | None
     tokens: int
     tokens_per_second: float
     num_steps: int

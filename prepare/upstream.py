@@ -138,6 +138,7 @@ def _read_summary(log: Path, settings: Settings, seconds: float, folder: Path) -
         peak_memory_mb=figures.get("peak_vram_mb", 0.0),
         mfu_percent=figures.get("mfu_percent"),
         mfu_measured_percent=None,
+        measured_peak_flops=None,
         tokens=tokens,
         tokens_per_second=tokens / training if training > 0 else 0.0,
         num_steps=int(figures.get("num_steps", 0)),
