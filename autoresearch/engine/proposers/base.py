@@ -185,6 +185,21 @@ def touches(changed: Sequence[str], artifacts: Sequence[str]) -> bool:
     return any(matches(path, tuple(artifacts), ()) for path in changed)
 
 
+def cost_of(
+    dollars: float | None,
+    tokens_in: int | None,
+    tokens_out: int | None,
+    prices: tuple[float, float] | None = None,
+) -> Cost:
+    """The cost as told, or estimated with `prices` (dollars per million tokens in and out)."""
+    if dollars is not None:
+        return Cost(dollars, tokens_in, tokens_out, "native")
+    if prices is not None and tokens_in is not None and tokens_out is not None:
+        estimate = (tokens_in * prices[0] + tokens_out * prices[1]) / 1e6
+        return Cost(estimate, tokens_in, tokens_out, "estimated")
+    return Cost(None, tokens_in, tokens_out, "unknown")
+
+
 def find_proposer(name: str, options: Mapping[str, Any] | None = None) -> Proposer:
     """The proposer of that name: a coding agent, one of ours, or an installed plug-in.
 

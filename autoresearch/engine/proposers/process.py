@@ -130,7 +130,7 @@ def run_program(
         feed.write(stdin)
         feed.seek(0)
         process = subprocess.Popen(
-            [program, *argv[1:]],
+            [os.path.abspath(program), *argv[1:]],
             cwd=cwd,
             env={**env, MARK: mark},
             stdin=feed,  # a file, not a pipe: reading past it is an end of file, never a wait

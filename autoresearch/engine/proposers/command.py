@@ -1,0 +1,127 @@
+"""Any program as a proposer: it edits files in its working directory.
+
+    proposer = CommandProposer("python my_proposer.py --greedy")
+
+The program is started in a scratch copy of the champion and gets one JSON object on stdin:
+
+    {"workspace": ".", "artifacts": ["train.py"], "program": "program.md's path, absolute",
+     "notes": "...", "history": {...digest...}, "seconds": 600, "attempt": 0, "failure": null,
+     "seed": 7, "dollars_left": null}
+
+It may print a line of JSON, the last one counts: {"description": "...", "predicted": -0.004,
+"cost": {"dollars": 0.01, "tokens_in": 900, "tokens_out": 80}}. Its exit code is not trusted: an
+edit counts, and no edit is no proposal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from autoresearch.engine.proposers.base import (
+    UNKNOWN_COST,
+    Proposal,
+    ProposalRequest,
+    ProposerOptions,
+    ProposerUnavailable,
+    snapshot,
+)
+from autoresearch.engine.proposers.outcome import judge
+from autoresearch.engine.proposers.process import needed_environment, run_program
+from autoresearch.engine.proposers.text import number, said
+from autoresearch.engine.trial import Cost, Trial
+
+
+class CommandProposer:
+    """Runs `command` (a list, or a string split as a shell would) for every proposal.
+
+    The program sees the common environment variables and those named in `pass_env`.
+    """
+
+    name = "command"
+
+    def __init__(
+        self,
+        command: str | Sequence[str],
+        *,
+        pass_env: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._argv = _split(command) if isinstance(command, str) else [str(x) for x in command]
+        if not self._argv:
+            raise ProposerOptions("proposer command: the command is empty", "give a program")
+        self._pass_env = tuple(pass_env)
+        self._environ = environ
+
+    def propose(self, request: ProposalRequest) -> Proposal:
+        """Run the program once. Raises ProposerUnavailable when it can't be started."""
+        before = snapshot(request.folder)
+        with tempfile.TemporaryDirectory(prefix="autoresearch-command-") as private:
+            program = Path(private) / "program.md"
+            program.write_text(request.program, encoding="utf-8")
+            try:
+                done = run_program(
+                    self._argv,
+                    cwd=request.folder,
+                    env=needed_environment(self._pass_env, self._environ),
+                    stdin=json.dumps(_message(request, program)).encode(),
+                    seconds=request.seconds,
+                    cancelled=request.cancelled,
+                )
+            except OSError as error:
+                raise ProposerUnavailable(
+                    f"proposer command: {self._argv[0]} can't be started: {error}",
+                    "give the full path of a program that can be executed",
+                ) from error
+        report = said(done.stdout)
+        return judge(
+            request,
+            before,
+            done,
+            description=str(report.get("description") or ""),
+            predicted=number(report.get("predicted")),
+            cost=_cost(report.get("cost")),
+            name="the command",
+        )
+
+    def observe(self, trial: Trial) -> None:
+        """Nothing to do: the history is handed over with every request."""
+
+
+def _split(command: str) -> list[str]:
+    if os.name != "nt":
+        return shlex.split(command)
+    return [part.strip('"') for part in shlex.split(command, posix=False)]
+
+
+def _message(request: ProposalRequest, program: Path) -> dict[str, Any]:
+    return {
+        "workspace": str(request.folder),
+        "artifacts": list(request.artifacts),
+        "program": str(program),
+        "notes": request.notes,
+        "history": request.digest.to_dict(),
+        "seconds": request.seconds,
+        "attempt": request.attempt,
+        "failure": None if request.failure is None else request.failure.to_dict(),
+        "seed": request.seed,
+        "dollars_left": request.dollars_left,
+    }
+
+
+def _cost(value: Any) -> Cost:
+    """What the program says it cost; a faulty entry is unknown, never zero."""
+    if not isinstance(value, Mapping):
+        return UNKNOWN_COST
+    dollars = number(value.get("dollars"))
+    tokens = [number(value.get(name)) for name in ("tokens_in", "tokens_out")]
+    if any(item is not None and item < 0 for item in (dollars, *tokens)):
+        return UNKNOWN_COST
+    counts = [None if item is None else int(item) for item in tokens]
+    known = "unknown" if dollars is None and counts == [None, None] else "native"
+    return Cost(dollars, counts[0], counts[1], known)
