@@ -1,0 +1,282 @@
+"""Replays the policies that keep or discard, on drawn and on recorded noise.
+
+    python benchmarks/decisions.py [--studies 600] [--output benchmarks/results/decisions.json]
+
+Everything is in units of sigma, the standard deviation of one ordinary run; positive effects are
+improvements. The policies are the engine's own. Four tables:
+- single decisions against a fresh 3-seed baseline: how often an edit is kept, by its true effect,
+  and the runs spent, the champion's included;
+- studies of no-op edits only: how often one is kept while champions and noise estimates age;
+- simpler edits: how often fewer lines are kept, by what they truly cost;
+- whole studies at equal compute: the final champion's true quality.
+Recorded noise and curves come from benchmarks/record_noise.py when its file is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from autoresearch.engine.noise import Noise  # noqa: E402
+from autoresearch.engine.policy import Confirm, Evidence, Greedy, Policy  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results"
+RECORDED = RESULTS / "recorded_noise.json"
+BASELINE_SEEDS = 3
+# One run in 50 is 15 sigma off to the worse side: 0.03 against 0.002, as was measured.
+OUTLIER_RATE, OUTLIER = 0.02, 15.0
+# Student's t with 3 degrees of freedom, scaled to a normal's quartiles.
+T3_SCALE = 0.6745 / 0.7649
+
+Draw = Callable[[np.random.Generator, int], np.ndarray]
+
+
+def gaussian(random: np.random.Generator, count: int) -> np.ndarray:
+    """Quality noise (count,) of calm runs."""
+    return random.standard_normal(count)
+
+
+def outliers(random: np.random.Generator, count: int) -> np.ndarray:
+    """Calm runs and now and then one that is far worse."""
+    return random.standard_normal(count) - OUTLIER * (random.random(count) < OUTLIER_RATE)
+
+
+def heavy_tails(random: np.random.Generator, count: int) -> np.ndarray:
+    """Far runs on both sides: also far too good ones."""
+    return random.standard_t(3, count) * T3_SCALE
+
+
+def recorded_noise(path: Path = RECORDED) -> Draw | None:
+    """Draws from the recorded baseline seeds, in units of their standard deviation."""
+    if not path.is_file():
+        return None
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"]["baseline"]
+    scores = np.array([run["val_bpb"] for run in runs if run["val_bpb"] is not None])
+    units = -(scores - scores.mean()) / scores.std(ddof=1)
+    return lambda random, count: random.choice(units, count)
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What proposals truly do: most harm, some do nothing, few help.
+
+    `helping` of them improve by 0.5 to 4 sigma, evenly ("even") or mostly small ("small": 0.5
+    plus an exponential of mean 1); `nothing` have no effect; the others are worse by an
+    exponential of mean `harm` sigma.
+    """
+
+    helping: float = 0.03
+    nothing: float = 0.2
+    harm: float = 2.0
+    sizes: str = "even"
+
+    def draw(self, random: np.random.Generator, count: int) -> np.ndarray:
+        """Effects (count,) in random order, the shares met as exactly as `count` allows."""
+        good, null = round(self.helping * count), round(self.nothing * count)
+        # Strata instead of free draws: the same distribution, less luck between studies.
+        share = (np.arange(good) + random.random(good)) / max(good, 1)
+        if self.sizes == "even":
+            gains = 0.5 + 3.5 * share
+        else:
+            gains = np.minimum(0.5 - np.log1p(-share), 4.0)
+        harms = -random.exponential(self.harm, max(count - good - null, 0))
+        return random.permutation(np.concatenate([gains, np.zeros(null), harms]))
+
+
+@dataclass
+class Study:
+    """The loop without processes: measures by drawing, decides by the policy, counts runs."""
+
+    policy: Policy
+    noise_of: Draw
+    random: np.random.Generator
+    quality: float = 0.0
+    spent: int = 0
+    keeps: int = 0
+    champion: dict[int, float] = field(default_factory=dict)
+    first_seed: int | None = None  # the champion's selecting run, left out of the noise
+    groups: list[list[float]] = field(default_factory=list)
+    _pool: Noise | None = None
+    _buffer: Iterator[float] = field(default_factory=lambda: iter(()))
+
+    def start(self) -> None:
+        """Measure the baseline: several seeds, or one where the policy never repeats."""
+        seeds = 1 if isinstance(self.policy, Greedy) else BASELINE_SEEDS
+        for seed in range(seeds):
+            self.champion[seed] = self._measure(0.0)
+
+    def trial(self, effect: float, turn: int, limit: float = math.inf) -> bool | None:
+        """Judge one proposal; None when `limit` runs were spent before the answer."""
+        candidate: dict[int, float] = {}
+        while True:
+            evidence = Evidence(candidate, self.champion, self.noise(), turn=turn)
+            decision = self.policy.decide(evidence)
+            if decision.action != "measure":
+                break
+            for seed in decision.champion_seeds:
+                self.champion[seed] = self._measure(self.quality)
+                self._pool = None
+            for seed in decision.candidate_seeds:
+                candidate[seed] = self._measure(self.quality + effect)
+            if self.spent > limit:
+                return None
+        kept = decision.action == "keep"
+        if kept:
+            self._retire(self._champion_group())
+            self.quality += effect
+            self.champion, self.first_seed = dict(candidate), next(iter(candidate))
+            self.keeps += 1
+        else:
+            self._retire(list(candidate.values())[1:])
+        return kept
+
+    def noise(self) -> Noise:
+        """Pooled over all groups so far, selecting runs left out."""
+        if self._pool is None:
+            groups = [*self.groups, self._champion_group()]
+            usable = any(len(group) > 1 for group in groups)
+            self._pool = Noise.pooled(groups) if usable else Noise(0.0, 0.0)
+        return self._pool
+
+    def _champion_group(self) -> list[float]:
+        return [score for seed, score in self.champion.items() if seed != self.first_seed]
+
+    def _retire(self, group: list[float]) -> None:
+        if len(group) > 1:
+            self.groups.append(group)
+            self._pool = None
+
+    def _measure(self, quality: float) -> float:
+        """A score to minimise; the offset is there so that nothing relies on zero."""
+        self.spent += 1
+        value = next(self._buffer, None)
+        if value is None:
+            self._buffer = iter(self.noise_of(self.random, 64).tolist())
+            value = next(self._buffer)
+        return 1000.0 - (quality + value)
+
+
+def share(hits: int, count: int) -> dict[str, float]:
+    """A share and the standard error of it."""
+    p = hits / count
+    return {"share": round(p, 4), "se": round(math.sqrt(max(p * (1 - p), 0.25 / count) / count), 4)}
+
+
+def single_decisions(
+    policy: Policy, noise_of: Draw, effect: float, count: int, seed: int
+) -> dict[str, Any]:
+    """One decision each against `count` fresh baselines."""
+    random = np.random.default_rng(seed)
+    kept = runs = 0
+    for turn in range(count):
+        study = Study(policy, noise_of, random)
+        study.start()
+        before = study.spent
+        kept += bool(study.trial(effect, turn))
+        runs += study.spent - before
+    return {"effect": effect, "kept": share(kept, count), "runs": round(runs / count, 2)}
+
+
+def noop_studies(
+    policy: Policy, noise_of: Draw, studies: int, edits: int, seed: int
+) -> dict[str, Any]:
+    """Studies in which every proposal does nothing: no-ops kept, and at most 1 of the first 20."""
+    random = np.random.default_rng(seed)
+    kept = calm = 0
+    for _ in range(studies):
+        study = Study(policy, noise_of, random)
+        study.start()
+        outcomes = [bool(study.trial(0.0, turn)) for turn in range(edits)]
+        kept += sum(outcomes)
+        calm += sum(outcomes[:20]) <= 1
+    return {"kept": share(kept, studies * edits), "at_most_1_of_20": share(calm, studies)}
+
+
+def simpler_edits(
+    policy: Confirm, noise_of: Draw, effect: float, count: int, seed: int
+) -> dict[str, Any]:
+    """Edits that remove a line and truly change the score by `effect`, on fresh baselines."""
+    random = np.random.default_rng(seed)
+    kept = runs = 0
+    for turn in range(count):
+        study = Study(_Shorter(policy), noise_of, random)
+        study.start()
+        before = study.spent
+        kept += bool(study.trial(effect, turn))
+        runs += study.spent - before
+    return {"effect": effect, "kept": share(kept, count), "runs": round(runs / count, 2)}
+
+
+@dataclass(frozen=True)
+class _Shorter:
+    """A policy that is told that every candidate has a line less."""
+
+    policy: Policy
+    name: str = "shorter"
+
+    def decide(self, evidence: Evidence) -> Any:
+        return self.policy.decide(
+            Evidence(
+                evidence.candidate,
+                evidence.champion,
+                evidence.noise,
+                lines_delta=-1,
+                turn=evidence.turn,
+            )
+        )
+
+
+def final_quality(
+    policies: dict[str, Policy],
+    noise_of: Draw,
+    proposals: Proposals,
+    studies: int,
+    budget: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Studies of `budget` runs after which the champion's true quality is read off.
+
+    All policies see the same proposals in the same order; one that spends fewer runs on each sees
+    more of them. The difference is paired by study.
+    """
+    results: dict[str, list[float]] = {name: [] for name in policies}
+    counts = {name: [0, 0] for name in policies}
+    for index in range(studies):
+        effects = proposals.draw(np.random.default_rng([seed, index]), budget)
+        for name, policy in policies.items():
+            study = Study(policy, noise_of, np.random.default_rng([seed, index, 1]))
+            study.start()
+            turn = 0
+            while study.spent < budget and turn < len(effects):
+                study.trial(float(effects[turn]), turn, budget)
+                turn += 1
+            results[name].append(study.quality)
+            counts[name][0] += study.keeps
+            counts[name][1] += turn
+    report: dict[str, Any] = {
+        name: {
+            "quality": round(statistics.fmean(values), 3),
+            "worst_5_percent": round(float(np.quantile(values, 0.05)), 2),
+            "keeps": round(counts[name][0] / studies, 2),
+            "trials": round(counts[name][1] / studies, 1),
+        }
+        for name, values in results.items()
+    }
+    gains = [c - g for c, g in zip(results["confirm"], results["greedy"], strict=True)]
+    report["confirm_minus_greedy"] = round(statistics.fmean(gains), 3)
+    report["se"] = round(statistics.stdev(gains) / math.sqrt(studies), 3)
+    return report
