@@ -30,7 +30,7 @@ from autoresearch.engine.holder import Claim
 from autoresearch.engine.trial import Trial, TrialStatus
 
 # What the ledger itself puts into a record of kind "trial", beside the trial's own fields.
-_ENVELOPE = ("kind", "seq", "prev", "hash")
+ENVELOPE = ("kind", "seq", "prev", "hash")
 _CHANGED_HINT = "run `autoresearch verify`, then start again"
 _TSV_COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
 # Upstream knows three words; what we say more exactly is for it a discard or a crash.
@@ -291,7 +291,7 @@ def sync_folder(folder: Path) -> None:
 
 def _trial(record: Mapping[str, Any]) -> Trial:
     """The trial of a record of kind "trial"."""
-    return Trial.from_dict({key: item for key, item in record.items() if key not in _ENVELOPE})
+    return Trial.from_dict({key: item for key, item in record.items() if key not in ENVELOPE})
 
 
 def export_tsv(trials: Iterable[Trial]) -> str:
