@@ -54,6 +54,7 @@ class BubblewrapTier(Tier):
         for device in paths.existing(paths.LINUX_GPU_DEVICES):
             command += ["--dev-bind", str(device), str(device)]
         command += _mounts("--bind", writable)
+        command += ["--remount-ro", "/"]  # its own memory, but unbounded
         command += ["--chdir", str(writable[0]) if writable else "/"]
         spec = {
             "rlimits": resource_limits(limits, own_count=os.getuid() != 0),
