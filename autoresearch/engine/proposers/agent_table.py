@@ -26,6 +26,7 @@ _PROVIDER_KEYS = (
     "DEEPSEEK_API_KEY GROQ_API_KEY MISTRAL_API_KEY XAI_API_KEY DASHSCOPE_API_KEY OLLAMA_HOST "
     "OLLAMA_API_BASE LM_STUDIO_API_BASE"
 )
+_READING = ("read_file", "glob", "grep_search", "list_directory")
 _POINTER = "Do what the text above says."  # where a flag must have a prompt and stdin has it all
 
 
@@ -103,16 +104,7 @@ def _gemini_files(call: Call) -> dict[str, Any]:
             "general": {"enableAutoUpdate": False, "enableAutoUpdateNotification": False},
             "privacy": {"usageStatisticsEnabled": False},
             "model": {"maxSessionTurns": call.turns},
-            "tools": {
-                "core": [
-                    "read_file",
-                    "replace",
-                    "write_file",
-                    "glob",
-                    "grep_search",
-                    "list_directory",
-                ]
-            },
+            "tools": {"core": [*_READING, "replace", "write_file"]},
         }
     }
 
@@ -122,9 +114,7 @@ def _qwen_files(call: Call) -> dict[str, Any]:
         "settings.json": {
             "general": {"enableAutoUpdate": False},
             "privacy": {"usageStatisticsEnabled": False},
-            "tools": {
-                "core": ["read_file", "edit", "write_file", "glob", "grep_search", "list_directory"]
-            },
+            "tools": {"core": [*_READING, "edit", "write_file"]},
         }
     }
 
@@ -150,7 +140,9 @@ def _opencode_environment(call: Call) -> dict[str, str]:
         "OPENCODE_PERMISSION": json.dumps(permission),
         "OPENCODE_DISABLE_AUTOUPDATE": "1",
         "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
-        "OPENCODE_DISABLE_DEFAULT_PLUGINS": "1",
+        "OPENCODE_DISABLE_SHARE": "1",
+        "OPENCODE_DISABLE_PROJECT_CONFIG": "1",
+        "OPENCODE_PURE": "1",
     }
 
 

@@ -175,9 +175,7 @@ class AgentProposer:
     def _look(self) -> Installed:
         path = self._base().get("PATH")
         names = (self._program,) if self._program else self._agent.programs
-        found = next(
-            (where for where in (shutil.which(n, path=path) for n in names) if where), None
-        )
+        found = _which(names, path)
         if found is None:
             raise self._unavailable(f"no program {' or '.join(names)} on PATH")
         version = _VERSION.search(self._ask(found, ["--version"]))
@@ -219,6 +217,11 @@ def _mentions(text: str, flag: str) -> bool:
     return re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", text) is not None
 
 
+def _which(names: Sequence[str], path: str | None) -> str | None:
+    """The first of these programs that is on the path."""
+    return next(filter(None, (shutil.which(name, path=path) for name in names)), None)
+
+
 def _least(*values: float | None) -> float | None:
     known = [value for value in values if value is not None]
     return min(known) if known else None
@@ -237,9 +240,9 @@ def agents_found(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     path = needed_environment((), environ).get("PATH")
     found: dict[str, str] = {}
     for name, agent in TABLE.items():
-        where = next((w for w in (shutil.which(p, path=path) for p in agent.programs) if w), None)
-        if where:
-            found[name] = where
+        program = _which(agent.programs, path)
+        if program:
+            found[name] = program
     return found
 
 

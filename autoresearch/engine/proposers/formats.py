@@ -30,10 +30,7 @@ class Report:
 
 def _objects(text: str) -> Iterator[Mapping[str, Any]]:
     """The JSON objects of an output: one document, an array, or one object per line."""
-    try:
-        whole = json.loads(text)
-    except ValueError:
-        whole = None
+    whole = _document(text)
     if isinstance(whole, Mapping):
         yield whole
     elif isinstance(whole, list):
@@ -47,6 +44,19 @@ def _objects(text: str) -> Iterator[Mapping[str, Any]]:
                     continue  # cut by the bound on output, or no JSON after all
                 if isinstance(item, Mapping):
                     yield item
+
+
+def _document(text: str) -> Any:
+    """The text as one JSON document, lines before and after it left out; None if it is none."""
+    for opening, closing in ("[]", "{}"):
+        start = 0 if text.startswith(opening) else text.find(f"\n{opening}") + 1
+        end = text.rfind(closing) + 1
+        if text[start : start + 1] == opening and end > start:
+            try:
+                return json.loads(text[start:end])
+            except ValueError:
+                continue
+    return None
 
 
 def _table(value: Any) -> Mapping[str, Any]:
@@ -72,7 +82,7 @@ def _error(value: Any) -> str:
 
 
 def result_object(done: Finished, private: Path) -> Report:
-    """claude, qwen, cursor: an object of type "result" with result, is_error, usage, total_cost_usd."""
+    """claude, qwen, cursor: the object of type "result", with result, is_error, usage, cost."""
     for item in reversed(list(_objects(done.stdout))):
         if item.get("type") != "result":
             continue
@@ -119,7 +129,8 @@ def codex_events(done: Finished, private: Path) -> Report:
 
 def gemini_object(done: Finished, private: Path) -> Report:
     """gemini: one object with response, stats.models.*.tokens and error."""
-    for item in reversed(list(_objects(done.stdout) or _objects(done.stderr))):
+    # It prints the object to stdout, and an error to stderr behind its log lines.
+    for item in reversed([*_objects(done.stderr), *_objects(done.stdout)]):
         if not item.keys() & {"response", "stats", "error"}:
             continue
         models = _table(_table(item.get("stats")).get("models")).values()
@@ -128,9 +139,7 @@ def gemini_object(done: Finished, private: Path) -> Report:
             message=_text(item.get("response")),
             error=_error(item.get("error")),
             tokens_in=_sum(*(entry.get("prompt") for entry in tokens)),
-            tokens_out=_sum(
-                *(entry.get(k) for entry in tokens for k in ("candidates", "thoughts"))
-            ),
+            tokens_out=_sum(*(t.get(key) for t in tokens for key in ("candidates", "thoughts"))),
         )
     return Report(message=done.stdout[-4_000:])
 

@@ -13,11 +13,11 @@ _REPORT = (
 )
 
 _AGENT = (
-    "Make one experiment: one idea that may improve {metric} ({better} is better). Edit {artifacts} "
-    "in the current folder, nothing else; other edits are thrown away. Keep the edit small enough "
-    "that its effect can be told. Don't run, install or commit anything and don't ask questions: "
-    "a harness measures your edit when you are done, and keeps or drops it. Where the program "
-    "below speaks of running, committing or looping, the harness does that for you."
+    "Make one experiment: one idea that may improve {metric} ({better} is better). Edit "
+    "{artifacts} in the current folder, nothing else; other edits are thrown away. Keep the edit "
+    "small enough that its effect can be told. Don't run, install or commit anything and don't "
+    "ask questions: a harness measures your edit when you are done, and keeps or drops it. Where "
+    "the program below speaks of running, committing or looping, the harness does that for you."
 )
 
 
