@@ -18,6 +18,8 @@ NORMAL = statistics.NormalDist()
 
 # Huber's k in units of the noise: 97% efficient on a normal, a far seed pulls like one 2 sd off.
 HUBER_K = 2.0
+# A run this many sd from the median of its group is odd: 1 calm run in a million.
+ODD_DISTANCE = 5.0
 # A group's sum of squares counts up to this quantile of chi-squared: 1 honest group in 100 is cut.
 CAP_QUANTILE = 0.99
 # Below this many degrees of freedom nothing tells an outlier from a noisy scorer: no capping.
@@ -187,10 +189,18 @@ def normal_equivalent(t: float, dof: float) -> float:
 
 
 def location(scores: Sequence[float], sd: float) -> float:
-    """Huber's estimate of the centre with known scale `sd`; the mean of one or two scores."""
+    """Huber's estimate of the centre with known scale `sd`; the mean of one or two scores.
+
+    Of four scores or more, one that is far out is left out altogether.
+    """
     if len(scores) < 3 or sd <= 0:
         return math.fsum(scores) / len(scores)
     centre, reach = statistics.median(scores), HUBER_K * sd
+    if len(scores) >= MIN_GROUP_TO_DROP:
+        far = max(scores, key=lambda x: abs(x - centre))
+        if abs(far - centre) > ODD_DISTANCE * sd:
+            scores = list(scores)
+            scores.remove(far)
     for _ in range(50):
         moved = math.fsum(min(max(x - centre, -reach), reach) for x in scores) / len(scores)
         centre += moved

@@ -29,18 +29,18 @@ Direction = Literal["minimize", "maximize"]
 # (1 - confidence) that the look's own p-value may use; runs that the champion should have.
 # Shares add up to more than 1 because most no-ops are gone before the later looks.
 LOOKS = (
-    (0.80, 0.00, 3),
-    (0.90, 0.30, 3),
-    (1.00, 0.40, 4),
-    (1.10, 0.50, 5),
-    (1.20, 0.60, 6),
-    (math.inf, 0.75, 6),
+    (0.90, 0.00, 3),
+    (1.00, 0.28, 4),
+    (1.10, 0.38, 4),
+    (1.20, 0.49, 5),
+    (1.30, 0.60, 6),
+    (math.inf, 0.70, 6),
 )
 # Fewer champion runs than this are measured before anything is discarded.
 MIN_CHAMPION = 3
 # While the noise is this little known, a champion with a run that looks odd gets more seeds...
-THIN_DOF, SUSPECT_P, CLEAR_CHAMPION = 5.0, 0.25, 5
-# Two runs of one train module this many standard errors apart: one of them is an odd seed.
+THIN_DOF, SUSPECT_P, CLEAR_CHAMPION = 5.0, 0.35, 5
+# Runs of one train module this many standard errors apart: one of them is an odd seed.
 ODD_SPREAD = 4.0
 # A candidate noisier than the pool by this ratio of variances is judged by its own scatter.
 UNSTABLE_RATIO = 9.0
@@ -197,7 +197,7 @@ class Confirm:
         simpler = self._simpler(evidence, estimate, n, said)
         if isinstance(simpler, Decision):
             return simpler
-        promising = z >= lower or simpler or _odd_pair(evidence)
+        promising = z >= lower or simpler or _one_is_odd(evidence)
         if n < self.max_replicates and promising:
             return self._measure(evidence, estimate, said, confidence)
         word = _why_not(z, lower, n, self.confidence)
@@ -348,12 +348,12 @@ def _same_program(evidence: Evidence) -> bool:
     )
 
 
-def _odd_pair(evidence: Evidence) -> bool:
-    """Two runs too far apart to be both ordinary: a third tells which one is odd."""
-    if len(evidence.candidate) != 2:
+def _one_is_odd(evidence: Evidence) -> bool:
+    """Two or three runs of which one lies too far out: another tells which to believe."""
+    scores = sorted(evidence.candidate.values())
+    if len(scores) not in (2, 3):
         return False
-    first, second = evidence.candidate.values()
-    return abs(first - second) > ODD_SPREAD * math.sqrt(2) * evidence.noise.sd
+    return scores[-1] - scores[0] > ODD_SPREAD * math.sqrt(2) * evidence.noise.sd
 
 
 def _adjusted_confidence(z: float, share: float) -> float:
