@@ -1,4 +1,7 @@
-"""Fixtures every tier shares. Threads are pinned before any framework loads: two spinning pools on a busy box crawl."""
+"""Fixtures every tier shares.
+
+Threads are pinned before any framework loads: two spinning pools on a busy box crawl.
+"""
 
 import os
 from pathlib import Path
