@@ -160,8 +160,8 @@ class ApiProposer:
                     {"role": "assistant", "content": answer.text},
                     {
                         "role": "user",
-                        "content": f"The edit can't be applied, and nothing was changed:\n{error}\n\n"
-                        f"Answer again with all blocks, and the line of JSON.\n\n{RULES}",
+                        "content": f"The edit can't be applied; nothing was changed:\n{error}"
+                        f"\n\nAnswer again with all blocks, and the line of JSON.\n\n{RULES}",
                     },
                 ]
         raise InvalidBlocks("no round was allowed")
@@ -182,6 +182,8 @@ class ApiProposer:
                 box.append(self._call(client, messages, max(1.0, request.seconds)))
             except _CallFailed as error:
                 box.append(error)
+            except Exception as error:  # noqa: BLE001 - the transport's, which differ by version
+                box.append(_CallFailed(FAILED, f"{type(error).__name__}: {one_line(str(error))}"))
 
         worker = threading.Thread(target=call, daemon=True)
         worker.start()
@@ -217,15 +219,14 @@ class ApiProposer:
         except openai.APITimeoutError as error:
             raise _CallFailed(TIMEOUT, f"no answer after {seconds:.0f} s") from error
         except openai.APIStatusError as error:
-            what = one_line(error.message, 300)
+            # Some endpoints repeat the key that they refuse.
+            what = one_line(error.message.replace(client.api_key, "[key]"), 300)
             raise _CallFailed(
                 REFUSED, f"the endpoint answered {error.status_code}: {what}"
             ) from error
         except openai.OpenAIError as error:
             cause = f": {error.__cause__}" if error.__cause__ else ""
             raise _CallFailed(FAILED, one_line(f"{error}{cause}", 300)) from error
-        except OSError as error:
-            raise _CallFailed(FAILED, f"the connection broke: {error}") from error
         return _read(bytes(body))
 
     def _client(self) -> openai.OpenAI:

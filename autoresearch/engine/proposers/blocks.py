@@ -98,8 +98,11 @@ def apply_blocks(texts: Mapping[str, str], blocks: Sequence[Block]) -> dict[str,
             else:
                 result[block.path] = replacement
             continue
+        if not text.endswith("\n"):
+            text += "\r\n" if windows else "\n"
         # Whole lines alone: "x = 1" must not match inside "max = 10".
-        count = len(re.findall(f"^{re.escape(search)}", text, re.MULTILINE))
+        places = list(re.finditer(f"^{re.escape(search)}", text, re.MULTILINE))
+        count = len(places)
         if count != 1:
             found = "does not occur" if count == 0 else f"occurs {count} times"
             faults.append(
@@ -107,9 +110,7 @@ def apply_blocks(texts: Mapping[str, str], blocks: Sequence[Block]) -> dict[str,
                 f"exactly once. It begins: {block.search.strip().splitlines()[0][:80]!r}"
             )
             continue
-        start = re.search(f"^{re.escape(search)}", text, re.MULTILINE)
-        if start is not None:
-            result[block.path] = text[: start.start()] + replacement + text[start.end() :]
+        result[block.path] = text[: places[0].start()] + replacement + text[places[0].end() :]
     if faults:
         raise InvalidBlocks("\n".join(faults))
     changed = {path: text for path, text in result.items() if text != texts.get(path)}
