@@ -1,0 +1,155 @@
+"""What a candidate process may reach, and the sandbox that sees to it.
+
+The tiers themselves come from outside (`autoresearch.engine.sandbox`): here is what the harness
+asks of one, and what is left without any.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from prepare.cache import cache_root
+
+PACKAGES = ("backends", "prepare")
+# In a candidate's folder, and none of its business: other trials, their weights and scores.
+HIDDEN_NAMES = ("runs", "results.jsonl", "results.tsv")
+
+
+class Command(Protocol):
+    """A command line and its environment."""
+
+    @property
+    def argv(self) -> list[str]: ...
+
+    @property
+    def env(self) -> dict[str, str]: ...
+
+
+class Sandbox(Protocol):
+    """One isolation tier. `strict` ones hold native code too."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def strict(self) -> bool: ...
+
+    def wrap(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        readable: Sequence[Path],
+        writable: Sequence[Path],
+        listable: Sequence[Path],
+    ) -> Command:
+        """The command that runs `argv` with these paths, what the system needs, and no network."""
+
+    def started(self, pid: int) -> None:
+        """Called when the process runs and has not been spoken to yet."""
+
+    def exit_status(self, code: int) -> int:
+        """The candidate's exit status, negative for a signal, from that of the command."""
+
+    def does_not_stop(self) -> tuple[str, ...]:
+        """What a candidate in it can still do, in words."""
+
+
+@dataclass(frozen=True)
+class PlainCommand:
+    """A command as it was asked for."""
+
+    argv: list[str]
+    env: dict[str, str]
+
+
+class Unconfined:
+    """No sandbox: the tier `process` without its limits."""
+
+    name = "process"
+    strict = False
+
+    def wrap(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        readable: Sequence[Path],
+        writable: Sequence[Path],
+        listable: Sequence[Path],
+    ) -> PlainCommand:
+        return PlainCommand(list(argv), dict(env))
+
+    def started(self, pid: int) -> None:
+        return
+
+    def exit_status(self, code: int) -> int:
+        return code
+
+    def does_not_stop(self) -> tuple[str, ...]:
+        return (
+            "native code and started programs that read the validation text or anything else this "
+            "user can read",
+            "native code that opens a socket or inspects other processes of this user",
+            "Python code that takes the audit hook's own state apart before it acts",
+            "writing outside the run folder, also to the compile caches that later trials use",
+            "leftovers of earlier trials being read, their weights among them",
+            "processes that leave their group and outlive the trial",
+        )
+
+
+@dataclass(frozen=True)
+class Access:
+    """What one candidate's processes may reach beside the system and Python.
+
+    readable: files and folders with all that is in them. listable: folders whose names may be
+    seen. hidden: what an honest candidate has no reason to open; where paths of both lie in each
+    other, the inner one counts.
+    """
+
+    sandbox: Sandbox
+    readable: tuple[Path, ...] = ()
+    listable: tuple[Path, ...] = ()
+    hidden: tuple[Path, ...] = ()
+
+
+def access_for(script: Path, sandbox: Sandbox | None, data: Sequence[Path] = ()) -> Access:
+    """What the candidate in `script` (absolute) needs.
+
+    Args:
+        data: the text's own places outside the cache, to be hidden.
+    """
+    packages = Path(__file__).resolve().parents[1]
+    folder = script.parent
+    hidden = [cache_root().resolve(), *(path.resolve() for path in data)]
+    readable = [packages / name for name in PACKAGES]
+    readable += [cache_root() / "probes", *_inherited_paths(packages, hidden)]
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith(".") or entry.name in HIDDEN_NAMES:
+            hidden.append(entry)
+        elif not _holds_any(entry, hidden) and not _lies_in_any(entry, hidden[1:]):
+            readable.append(entry)
+    hidden.append(packages / ".git")
+    return Access(
+        sandbox or Unconfined(), tuple(readable), (packages, folder), tuple(dict.fromkeys(hidden))
+    )
+
+
+def _inherited_paths(packages: Path, hidden: Sequence[Path]) -> list[Path]:
+    """Folders of PYTHONPATH: the candidate may import from them too."""
+    named = [Path(name) for name in os.environ.get("PYTHONPATH", "").split(os.pathsep) if name]
+    wide = (packages, *packages.parents, Path.home())
+    return [p for p in named if p.is_absolute() and p not in wide and not _holds_any(p, hidden)]
+
+
+def _holds_any(folder: Path, paths: Sequence[Path]) -> bool:
+    resolved = folder.resolve()
+    return any(path == resolved or resolved in path.parents for path in paths)
+
+
+def _lies_in_any(path: Path, folders: Sequence[Path]) -> bool:
+    return any(folder == path or folder in path.parents for folder in folders)
