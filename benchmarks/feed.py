@@ -47,8 +47,7 @@ while True:
         channel.send("total", sum=total)
         break
     if message["kind"] == "opened":
-        ring = shared_array(Path(message["path"]), tuple(message["shape"]), message["dtype"],
-                            create=False)
+        ring = shared_array(Path(message["path"]), tuple(message["shape"]), message["dtype"])
         continue
     total += int(ring[message["slot"]].astype("int64")[:, 0].sum())
     channel.send("released", slot=message["slot"])

@@ -1,7 +1,8 @@
 """Messages between the harness and a candidate process: JSON in length-prefixed frames.
 
 The other side runs code that nobody vouches for, so a frame is bounded, must be a JSON object
-with a `kind`, and anything else is a ProtocolError. Arrays travel in `SharedArray` files.
+with a `kind`, and anything else is a ProtocolError. Arrays travel in files: mapped by the
+candidate (`shared_array`), read and written by the harness (`SharedFile`).
 """
 
 from __future__ import annotations
@@ -42,9 +43,11 @@ class Channel:
     def send(self, kind: str, **fields: Any) -> None:
         """Send one message. Raises ChannelClosed if the other side is gone."""
         data = json.dumps({"kind": kind, **fields}).encode()
+        frame = memoryview(_HEADER.pack(len(data)) + data)
         try:
             with self._lock:
-                self._writer.write(_HEADER.pack(len(data)) + data)
+                while frame:  # an unbuffered pipe may take a part only
+                    frame = frame[self._writer.write(frame) :]
                 self._writer.flush()
         except (OSError, ValueError) as error:
             raise ChannelClosed(str(error)) from error
@@ -56,7 +59,7 @@ class Channel:
             raise ProtocolError(f"a frame of {size} bytes; at most {MAX_FRAME_BYTES} are allowed")
         try:
             message = json.loads(self._read(size))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ProtocolError(f"a frame that is not JSON: {error}") from error
         if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
             raise ProtocolError("a frame that is not a message")
@@ -88,11 +91,46 @@ def scratch_folder(need_bytes: int) -> Path:
     return Path(tempfile.mkdtemp(prefix="autoresearch-", dir=parent))
 
 
-def shared_array(path: Path, shape: tuple[int, ...], dtype: str, *, create: bool) -> np.ndarray:
-    """An array that two processes see, backed by the file at `path`.
+class SharedFile:
+    """The harness's side of a shared array: a file of `size` bytes, opened once, never mapped.
+
+    A candidate that cuts the file off would crash a process that has it mapped; reads and writes
+    merely come up short.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        self._file = path.open("x+b", buffering=0)
+        os.truncate(self._file.fileno(), size)
+
+    def write(self, offset: int, array: np.ndarray) -> None:
+        """Write all of `array` at `offset` bytes. Raises OSError."""
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        self._file.seek(offset)
+        while data:
+            data = data[self._file.write(data) :]
+
+    def read(self, offset: int, size: int) -> np.ndarray:
+        """A copy of `size` bytes from `offset` on, as uint8; fewer where the file was cut off."""
+        out = np.empty(size, np.uint8)
+        view, done = out.data, 0
+        self._file.seek(offset)
+        while done < size:
+            count = self._file.readinto(view[done:])
+            if not count:
+                break
+            done += count
+        return out[:done]
+
+    def close(self) -> None:
+        """Close it; whoever made its folder removes it."""
+        self._file.close()
+
+
+def shared_array(path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """The candidate's side: the file at `path`, mapped.
 
     Args:
         shape: its dimensions. dtype: a NumPy dtype name such as "uint16".
-        create: make the file (the harness) or open what is there (the candidate process).
     """
-    return np.memmap(path, dtype=np.dtype(dtype), mode="w+" if create else "r+", shape=shape)
+    return np.memmap(path, dtype=np.dtype(dtype), mode="r+", shape=shape)

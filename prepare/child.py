@@ -211,10 +211,10 @@ def _serve_answers(channel: Channel, configuration: dict[str, Any], state: dict[
     model, spec = _restore(configuration, state)
     state["phase"] = "scoring"
     questions = shared_array(
-        Path(configuration["questions"]), tuple(configuration["shape"]), "int32", create=False
+        Path(configuration["questions"]), tuple(configuration["shape"]), "int32"
     )
     answers = shared_array(
-        Path(configuration["answers"]), (2, configuration["answer_bytes"]), "uint8", create=False
+        Path(configuration["answers"]), (2, configuration["answer_bytes"]), "uint8"
     )
     channel.send("ready")
     while True:
@@ -222,7 +222,7 @@ def _serve_answers(channel: Channel, configuration: dict[str, Any], state: dict[
         if message["kind"] == "end":
             return
         slot, rows, length = message["slot"], message["rows"], message["length"]
-        tokens = np.array(questions[slot, :rows, :length])
+        tokens = np.array(questions[slot, : rows * length]).reshape(rows, length)
         logits, name = _answer(model, tokens)
         expected = (rows, length, spec.vocab_size)
         if logits.shape != expected or name not in DTYPE_BYTES:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from prepare.probes import Comparison, ProbeReport, plan_probes
+from prepare.hidden import TARGETS, HiddenComparison, HiddenTargets, plan_hidden
+from prepare.probes import Comparison, Probe, ProbeReport, plan_probes
 from prepare.score import Score, Tally, rows_per_question
 
 # Takes questions, each (n, L) int32 tokens, and yields for each its logits (n, L, V).
@@ -51,7 +52,7 @@ def evaluate(
     groups = [order[start : start + size] for start in range(0, len(rows), size)]
     questions = [rows[group, :-1].astype(np.int32) for group in groups]
     probed = [int(batch) for batch in random.permutation(len(groups))[:PROBED_BATCHES]]
-    probes = plan_probes(questions, probed, random)
+    n_probes = 3 * len(probed) + min(TARGETS, len(rows)) // size
 
     tally = Tally(rows, token_bytes)
     originals: dict[int, np.ndarray] = {}
@@ -59,10 +60,22 @@ def evaluate(
         tally.add(groups[index], logits)
         if index in probed:
             originals[index] = np.array(logits)
-        progress(index + 1, len(questions) + len(probes))
+        progress(index + 1, len(questions) + n_probes)
+    score = tally.score()
+
+    probes: list[Probe | HiddenTargets] = [
+        *plan_probes(questions, probed, random),
+        *plan_hidden(rows, tally.nats, size, random),
+    ]
+    probes = [probes[index] for index in random.permutation(len(probes))]
     comparison = Comparison(compute_dtype)
+    hidden = HiddenComparison(compute_dtype, rows, tally.nats)
     answers = second([probe.tokens for probe in probes])
     for index, (probe, logits) in enumerate(zip(probes, answers, strict=True)):
-        comparison.check(probe, originals, logits)
+        if isinstance(probe, HiddenTargets):
+            hidden.check(probe, logits)
+        else:
+            comparison.check(probe, originals, logits)
         progress(len(questions) + index + 1, len(questions) + len(probes))
-    return tally.score(), comparison.report()
+    comparison.add("hidden target", hidden.deviation(), hidden.violation())
+    return score, comparison.report()

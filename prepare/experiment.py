@@ -9,6 +9,7 @@ the clock and does the arithmetic; the candidate's own prints and timings are ne
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import secrets
 import time
@@ -27,15 +28,19 @@ from prepare.evaluate import evaluate, question_rows
 from prepare.outcome import Failure, Outcome, Result
 from prepare.probes import ProbeReport
 from prepare.process import CandidateProcess, ProcessGone, TimedOut, log_tail
+from prepare.runfiles import Tampered, clear, create
 from prepare.score import Answerer, CandidateFailed, InvalidAnswer, Score
 from prepare.settings import Settings
-from prepare.training import EventSink, Trained, TrainingFailed, train_candidate
+from prepare.training import WEIGHTS_NAME, EventSink, Trained, TrainingFailed, train_candidate
 
 # Part of every score id: raise it when the same model would get another number.
 HARNESS_VERSION = 1
 TIER = "process"
 # Bits per byte below the entropy of the text itself that sampling noise can explain.
 FLOOR_MARGIN = 0.02
+ROW_NATS_NAME = "row_nats.npy"
+# Names that tell neither process which of the two is scored.
+ANSWERERS = ("answer-a", "answer-b")
 
 
 def run_experiment(
@@ -91,7 +96,8 @@ def _environment(backend: str | None, attention: str | None) -> dict[str, str]:
 
 def _record(folder: Path, outcome: Outcome) -> Outcome:
     text = json.dumps(outcome.to_dict(), indent=2, default=str)
-    (folder / "result.json").write_text(text + "\n", encoding="utf-8")
+    with create(folder / "result.json") as file:
+        file.write(text.encode() + b"\n")
     return outcome
 
 
@@ -129,75 +135,91 @@ class _Experiment:
                 "vocab_size": dataset.tokenizer.vocab_size,
                 "max_seq_len": settings.max_seq_len,
             },
-            "weights": str(folder / "weights.safetensors"),
         }
 
     def run(self, started: float) -> Outcome:
+        weights = self._folder / WEIGHTS_NAME
+        for left in (weights, self._folder / "result.json", self._folder / ROW_NATS_NAME):
+            clear(left)
         process = CandidateProcess(self._folder, "train", self._environment)
         try:
             with process:
                 trained = train_candidate(
-                    process, self._configuration, self._settings, self._dataset.train, self._emit
+                    process,
+                    self._configuration,
+                    self._settings,
+                    self._dataset.train,
+                    self._emit,
+                    weights,
                 )
         except TrainingFailed as failed:
             return self._failure(failed.phase, failed.kind, failed.message, "train")
         begun = time.monotonic()
         try:
-            score, probes = self._score(str(trained.hello["compute_dtype"]))
+            score, probes = self._score(trained)
         except InvalidAnswer as invalid:
-            return self._failure("scoring", invalid.kind, invalid.message, "answer")
+            return self._failure("scoring", invalid.kind, invalid.message, *ANSWERERS)
         except CandidateFailed as failed:
-            return self._failure("scoring", failed.failure, failed.message, "answer")
+            return self._failure("scoring", failed.failure, failed.message, *ANSWERERS)
         except ProcessGone as gone:
             kind = "killed" if gone.returncode < 0 else "exit"
-            return self._failure("scoring", kind, str(gone), "answer")
+            return self._failure("scoring", kind, str(gone), *ANSWERERS)
         except TimedOut:
-            limit = self._settings.score_timeout
-            return self._failure("scoring", "timeout", f"no answers within {limit:.0f} s", "answer")
+            message = (
+                f"weights not loaded within {self._settings.startup_timeout:.0f} s, or questions "
+                f"not answered within {self._settings.score_timeout:.0f} s"
+            )
+            return self._failure("scoring", "timeout", message, *ANSWERERS)
         except ProtocolError as error:
-            return self._failure("scoring", "invalid_output", str(error), "answer")
+            return self._failure("scoring", "invalid_output", str(error), *ANSWERERS)
+        except Tampered as tampered:
+            return self._failure("scoring", "tampered", str(tampered), *ANSWERERS)
         trained.seconds["scoring"] = time.monotonic() - begun
         return self._result(trained, score, probes, time.monotonic() - started)
 
-    def _failure(self, phase: str, kind: str, message: str, role: str) -> Failure:
-        tail = log_tail(self._folder / f"{role}.log")
+    def _failure(self, phase: str, kind: str, message: str, *logs: str) -> Failure:
+        tail = "\n".join(filter(None, (log_tail(self._folder / f"{name}.log") for name in logs)))
         return Failure(phase, kind, message, tail, run_dir=str(self._folder))
 
     # Scoring --------------------------------------------------------------------------------
 
-    def _score(self, compute_dtype: str) -> tuple[Score, ProbeReport]:
+    def _score(self, trained: Trained) -> tuple[Score, ProbeReport]:
         settings, dataset = self._settings, self._dataset
         rows = dataset.val.read_all()
-        vocab_size = dataset.tokenizer.vocab_size
-        size = question_rows(len(rows), settings.max_seq_len, vocab_size)
-        probe_folder = self._folder / "probes"
-        probe_folder.mkdir(exist_ok=True)
+        names = secrets.SystemRandom().sample(ANSWERERS, 2)
         with (
-            self._answerer(self._folder, size) as first,
-            self._answerer(probe_folder, size) as second,
+            self._answerer(trained, names[0]) as first,
+            self._answerer(trained, names[1]) as second,
         ):
-            first.wait_until_ready()
-            second.wait_until_ready()
+            first.wait_until_ready(settings.startup_timeout)
+            second.wait_until_ready(settings.startup_timeout)
             score, probes = evaluate(
                 rows,
                 dataset.tokenizer.token_bytes,
-                compute_dtype,
+                trained.hello.compute_dtype,
                 first.ask,
                 second.ask,
                 np.random.default_rng(secrets.randbits(128)),
                 lambda done, total: self._emit("scoring", {"done": done, "of": total}),
             )
+        trained.seal.check()
         self._check_plausible(score)
-        np.save(self._folder / "row_nats.npy", score.row_nats, allow_pickle=False)
+        buffer = io.BytesIO()
+        np.save(buffer, score.row_nats, allow_pickle=False)
+        with create(self._folder / ROW_NATS_NAME) as file:
+            file.write(buffer.getvalue())
         return score, probes
 
-    def _answerer(self, folder: Path, rows: int) -> Answerer:
+    def _answerer(self, trained: Trained, name: str) -> Answerer:
+        settings, dataset = self._settings, self._dataset
+        length, vocab_size = settings.max_seq_len, dataset.tokenizer.vocab_size
         return Answerer(
-            folder,
-            self._configuration,
+            self._folder,
+            {**self._configuration, "weights": str(trained.weights)},
             self._environment,
-            max_rows=rows,
-            timeout=self._settings.score_timeout,
+            name=name,
+            max_rows=question_rows(len(dataset.val), length, vocab_size),
+            timeout=settings.score_timeout,
         )
 
     def _check_plausible(self, score: Score) -> None:
@@ -214,12 +236,11 @@ class _Experiment:
         hello, built, seconds = trained.hello, trained.built, trained.seconds
         training = seconds["training"]
         rate = trained.tokens / training
-        flops = rate * float(built["flops_per_token"])
-        peak, measured = hello["peak_flops"], hello["measured_peak_flops"]
-        depth = built.get("depth")
+        flops = rate * built.flops_per_token
+        peak, measured = hello.peak_flops, hello.measured_peak_flops
         return Result(
             val_bpb=score.val_bpb,
-            score_id=score_id(self._settings, self._dataset, str(hello["hardware_id"])),
+            score_id=score_id(self._settings, self._dataset, hello.hardware_id),
             verified=True,
             training_seconds=training,
             total_seconds=total,
@@ -233,12 +254,12 @@ class _Experiment:
             tokens=trained.tokens,
             tokens_per_second=rate,
             num_steps=trained.steps,
-            num_params=int(built["num_params"]),
-            depth=depth if isinstance(depth, int) else None,
-            backend=str(hello["backend"]),
-            hardware=hello["hardware"],
-            policy=hello["policy"],
-            versions=hello["versions"],
+            num_params=built.num_params,
+            depth=built.depth,
+            backend=hello.backend,
+            hardware=hello.hardware,
+            policy=hello.policy,
+            versions=hello.versions,
             tier=TIER,
             probes=asdict(probes)["deviations"],
             floor_bpb=self._dataset.floor_bpb,

@@ -63,7 +63,7 @@ class Failure:
 
     phase: prepare, startup, import, build, warmup, training or scoring. kind: syntax_error,
     import_error, exception, exit, nan, out_of_memory, killed, timeout, no_training,
-    invalid_output, not_finite, causality, batch_dependence, implausible. log_tail: the
+    invalid_output, not_finite, causality, batch_dependence, implausible, tampered. log_tail: the
     candidate's last 50 lines, without control characters. seconds: by phase.
     """
 

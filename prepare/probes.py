@@ -12,6 +12,7 @@ change the answer; since it never saw the originals, it can't repeat what the fi
 - `other company`: the row unchanged, among other rows. Its logits must stay.
 - `bare prefix`: only the beginning, as a shorter row.
 - `alone`: the row as a batch of one.
+- `hidden target`: see `prepare.hidden`.
 
 Distributions are compared by total variation, half the sum of |p - q|: 0 is the same, 1 disjoint.
 """
@@ -52,7 +53,10 @@ class Probe:
 
 @dataclass(frozen=True)
 class ProbeReport:
-    """Largest deviation found per kind: {kind: {mean, max, rows}}; all within tolerance."""
+    """Largest deviation found per kind: {kind: {mean, max, rows}}; all within tolerance.
+
+    Total variation, but nats for "hidden target".
+    """
 
     deviations: dict[str, dict[str, float]]
 
@@ -144,6 +148,11 @@ _MEANING = {
         "logits of a prefix differ from those of the same tokens in a longer row: the model uses "
         "the row's length or its future",
     ),
+    "hidden target": (
+        "causality",
+        "logits of scored tokens get worse when what comes after them is replaced: the model sees "
+        "the token that it is asked for",
+    ),
 }
 
 
@@ -175,6 +184,12 @@ class Comparison:
         seen = self._worst.setdefault(kind, {"mean": 0.0, "max": 0.0, "rows": 0})
         seen["mean"], seen["max"] = max(seen["mean"], mean), max(seen["max"], worst)
         seen["rows"] += 1
+
+    def add(self, kind: str, deviation: dict[str, float], violation: str | None) -> None:
+        """Take in what was found elsewhere, by another measure."""
+        self._worst[kind] = deviation
+        if violation is not None:
+            self._violations[kind] = violation
 
     def report(self) -> ProbeReport:
         """What was found. Raises InvalidAnswer if any of it is more than arithmetic explains."""

@@ -3,13 +3,18 @@
 with CandidateProcess(run_dir, role="train", environment={...}) as process:
     process.send("configure", ...)
     message = process.receive(timeout=60)
+
+It may stop reading, stop itself, talk without end, or leave children behind that hold its pipes:
+sending never waits, receiving always ends, and all that carry its mark are killed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -24,7 +29,16 @@ from typing import Any
 import psutil
 
 from prepare.channel import Channel, ChannelClosed, ProtocolError
+from prepare.runfiles import create, fresh_folder, read_end
 
+# Every process that a candidate starts inherits this variable, unless it takes pains not to.
+MARK_VARIABLE = "AUTORESEARCH_CANDIDATE"
+# Messages waiting in either direction: honest traffic is a handful.
+INBOX, OUTBOX = 64, 256
+# A wait is cut in slices, to notice a process that ended while others hold its pipes.
+SLICE = 0.1
+MAX_LOG_BYTES = 256 * 1024 * 1024
+KILL_ROUNDS = 20
 LOG_TAIL_LINES = 50
 LOG_TAIL_BYTES = 16_000
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.I)
@@ -92,60 +106,126 @@ def kill_tree(pid: int) -> None:
             return
 
 
-class CandidateProcess:
-    """`python -m prepare.child` in `run_dir`, its output in `run_dir/<role>.log`."""
+def kill_marked(mark: str) -> None:
+    """Kill every process that inherited `mark`, also those that left their group and parents."""
+    for _ in range(KILL_ROUNDS):  # what forks while we look is met in the next round
+        victims = [process for process in psutil.process_iter() if _mark_of(process) == mark]
+        if not victims:
+            return
+        for victim in victims:
+            try:
+                victim.kill()
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        psutil.wait_procs(victims, timeout=1)
 
-    def __init__(self, run_dir: Path, role: str, environment: Mapping[str, str]) -> None:
-        self.log_path = run_dir / f"{role}.log"
-        self._log = self.log_path.open("wb")
+
+def _mark_of(process: psutil.Process) -> str | None:
+    try:
+        return str(process.environ().get(MARK_VARIABLE))
+    except (psutil.Error, OSError):  # somebody else's, or gone: none of ours
+        return None
+
+
+class CandidateProcess:
+    """`python -m prepare.child ROLE` in a new folder `run_dir/work/NAME`, log in `NAME.log`."""
+
+    def __init__(
+        self, run_dir: Path, role: str, environment: Mapping[str, str], *, name: str | None = None
+    ) -> None:
+        self.log_path = run_dir / f"{name or role}.log"
+        self.folder = fresh_folder(run_dir / "work" / (name or role))
+        self._log = create(self.log_path)
+        self._mark = secrets.token_hex(16)
         self._popen = subprocess.Popen(
             [sys.executable, "-m", "prepare.child", role],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            cwd=run_dir,
-            env=child_environment(environment),
+            bufsize=0,  # closing a buffered pipe waits for the thread that reads it
+            cwd=self.folder,
+            env=child_environment({**environment, MARK_VARIABLE: self._mark}),
             start_new_session=os.name == "posix",
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         if self._popen.stdin is None or self._popen.stdout is None:
             raise RuntimeError("the candidate process was started without pipes")
         self._channel = Channel(self._popen.stdout, self._popen.stdin)  # type: ignore[arg-type]
-        self._inbox: queue.Queue[dict[str, Any] | Exception] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self._inbox: queue.Queue[dict[str, Any] | Exception] = queue.Queue(INBOX)
+        self._outbox: queue.Queue[tuple[str, dict[str, Any]] | None] = queue.Queue(OUTBOX)
+        self._closing = threading.Event()
+        self._deaf = False
+        self._threads = [
+            threading.Thread(target=work, daemon=True) for work in (self._read, self._write)
+        ]
+        for thread in self._threads:
+            thread.start()
         self.killed_by_us = False
 
     def _read(self) -> None:
         while True:
+            item: dict[str, Any] | Exception
             try:
-                self._inbox.put({**self._channel.receive(), "received_at": time.monotonic()})
+                item = {**self._channel.receive(), "received_at": time.monotonic()}
             except (ChannelClosed, ProtocolError) as error:
-                self._inbox.put(error)
+                item = error
+            while not self._closing.is_set():
+                try:
+                    self._inbox.put(item, timeout=SLICE)
+                    break
+                except queue.Full:  # it talks faster than we listen: let it wait
+                    continue
+            if isinstance(item, Exception) or self._closing.is_set():
+                return
+
+    def _write(self) -> None:
+        while (item := self._outbox.get()) is not None:
+            try:
+                self._channel.send(item[0], **item[1])
+            except ChannelClosed:  # noticed by the next `receive`
                 return
 
     def send(self, kind: str, **fields: Any) -> None:
-        """Send a message; a process that is gone is noticed by the next `receive`."""
+        """Send a message without waiting; one that is gone or deaf is noticed by `receive`."""
         try:
-            self._channel.send(kind, **fields)
-        except ChannelClosed:
-            return
+            self._outbox.put_nowait((kind, fields))
+        except queue.Full:
+            self._deaf = True
 
     def receive(self, timeout: float) -> dict[str, Any]:
         """The next message, with `received_at` (this process's monotonic clock, seconds).
 
         Raises TimedOut, ProcessGone, or ProtocolError.
         """
-        try:
-            item = self._inbox.get(timeout=max(0.0, timeout))
-        except queue.Empty:
-            raise TimedOut from None
-        if isinstance(item, ChannelClosed):
-            self._inbox.put(item)
-            raise ProcessGone(self._reap())
-        if isinstance(item, Exception):
-            raise item
-        return item
+        deadline = time.monotonic() + timeout
+        while True:
+            self._check()
+            remaining = deadline - time.monotonic()
+            ended = self._popen.poll() is not None
+            try:
+                # What it said before it ended is still on its way through the pipe.
+                item = self._inbox.get(
+                    timeout=5 * SLICE if ended else max(0.0, min(SLICE, remaining))
+                )
+            except queue.Empty:
+                if ended:
+                    raise ProcessGone(self._reap()) from None
+                if remaining <= SLICE:
+                    raise TimedOut from None
+                continue
+            if isinstance(item, ChannelClosed):
+                self._inbox.put(item)
+                raise ProcessGone(self._reap())
+            if isinstance(item, Exception):
+                self._inbox.put(item)
+                raise item
+            return item
+
+    def _check(self) -> None:
+        if self._deaf:
+            raise ProtocolError("the candidate does not read the messages it asked for")
+        if os.fstat(self._log.fileno()).st_size > MAX_LOG_BYTES:
+            raise ProtocolError("the candidate floods its log")
 
     def _reap(self) -> int:
         try:
@@ -156,21 +236,29 @@ class CandidateProcess:
             return self._popen.wait()
 
     def rss_bytes(self) -> int:
-        """Resident memory of the process now, in bytes; 0 when it is gone."""
+        """Resident memory of the process and of what it started, in bytes; 0 when it is gone."""
         try:
-            return int(psutil.Process(self._popen.pid).memory_info().rss)
+            process = psutil.Process(self._popen.pid)
+            family = [process, *process.children(recursive=True)]
         except psutil.NoSuchProcess:
             return 0
+        total = 0
+        for member in family:
+            try:
+                total += int(member.memory_info().rss)
+            except psutil.NoSuchProcess:
+                continue
+        return total
 
     def kill(self) -> None:
         """End the process and everything it started, and wait until it is gone."""
         self.killed_by_us = True
         kill_tree(self._popen.pid)
         self._popen.wait()
+        kill_marked(self._mark)
 
     def log_tail(self) -> str:
         """The last lines the process printed, without control characters."""
-        self._log.flush()
         return log_tail(self.log_path)
 
     def __enter__(self) -> CandidateProcess:
@@ -183,22 +271,20 @@ class CandidateProcess:
         trace: TracebackType | None,
     ) -> None:
         self.kill()
-        self._reader.join(timeout=5)
+        self._closing.set()
+        with contextlib.suppress(queue.Full):  # its writer waits on a pipe that nobody reads
+            self._outbox.put_nowait(None)
+        for thread in self._threads:
+            thread.join(timeout=1)
         for stream in (self._popen.stdin, self._popen.stdout, self._log):
             if stream is not None:
-                try:
+                with contextlib.suppress(OSError):
                     stream.close()
-                except OSError:
-                    continue
 
 
 def log_tail(path: Path) -> str:
     """The last 50 lines (16 kB) of a log, without control characters."""
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - LOG_TAIL_BYTES))
-        text = file.read().decode("utf-8", errors="replace")
+    text = read_end(path, LOG_TAIL_BYTES).decode("utf-8", errors="replace")
     # A progress bar rewrites its line with carriage returns: only its last state is of use.
     lines = deque(
         (line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n")), LOG_TAIL_LINES

@@ -129,7 +129,7 @@ class TimedRun(Run):
                 return
             if message["kind"] == "opened":
                 ring = shared_array(
-                    Path(message["path"]), tuple(message["shape"]), message["dtype"], create=False
+                    Path(message["path"]), tuple(message["shape"]), message["dtype"]
                 )
                 continue
             if message["kind"] != "slot":

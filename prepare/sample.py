@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from prepare.channel import ProtocolError
 from prepare.dataset import prepare_dataset
 from prepare.errors import CandidateError
 from prepare.process import CandidateProcess, ProcessGone, TimedOut
@@ -46,7 +47,7 @@ def sample_text(
         )
         try:
             message = process.receive(settings.score_timeout)
-        except (ProcessGone, TimedOut) as error:
+        except (ProcessGone, TimedOut, ProtocolError) as error:
             raise CandidateError(f"no text was written: {error}", process.log_tail()) from error
     if message["kind"] != "sampled":
         raise CandidateError(f"no text was written: {message.get('message')}", "see the log")

@@ -20,7 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from prepare.channel import DTYPE_BYTES, scratch_folder, shared_array
+from prepare.cache import explained
+from prepare.channel import DTYPE_BYTES, SharedFile, scratch_folder
+from prepare.messages import failed_report
 from prepare.process import CandidateProcess
 
 ANSWER_BYTES = 64 * 1024 * 1024
@@ -122,35 +124,39 @@ class Answerer:
         configuration: Mapping[str, Any],
         environment: Mapping[str, str],
         *,
+        name: str,
         max_rows: int,
         timeout: float,
     ) -> None:
+        """Start it. name: of its log and folder. timeout: seconds to answer all questions."""
         spec = configuration["spec"]
         self._vocab_size, length = int(spec["vocab_size"]), int(spec["max_seq_len"])
-        answer_bytes = max_rows * length * self._vocab_size * 4
-        self._folder = scratch_folder(2 * answer_bytes)
-        self._questions = shared_array(
-            self._folder / "questions", (2, max_rows, length), "int32", create=True
-        )
-        self._answers = shared_array(
-            self._folder / "answers", (2, answer_bytes), "uint8", create=True
-        )
-        self._process = CandidateProcess(run_dir, "answer", environment)
+        self._answer_bytes = max_rows * length * self._vocab_size * 4
+        self._question_tokens = max_rows * length
+        self._timeout = timeout
+        self._folder = scratch_folder(2 * self._answer_bytes)
+        self._questions = SharedFile(self._folder / "questions", 2 * self._question_tokens * 4)
+        self._answers = SharedFile(self._folder / "answers", 2 * self._answer_bytes)
+        self._process = CandidateProcess(run_dir, "answer", environment, name=name)
         self._deadline = time.monotonic() + timeout
-        self.hello: dict[str, Any] = {}
         self._process.send(
             "configure",
             **configuration,
-            questions=str(self._folder / "questions"),
-            answers=str(self._folder / "answers"),
-            shape=list(self._questions.shape),
-            answer_bytes=answer_bytes,
+            questions=str(self._questions.path),
+            answers=str(self._answers.path),
+            shape=[2, self._question_tokens],
+            answer_bytes=self._answer_bytes,
         )
 
-    def wait_until_ready(self) -> None:
-        """Wait until the weights are loaded. Raises what `_receive` raises."""
-        self.hello = self._receive("hello")
+    def wait_until_ready(self, timeout: float) -> None:
+        """Wait `timeout` seconds for the weights to be loaded. Raises what `_receive` raises.
+
+        It is short: a candidate must not go on learning before it answers.
+        """
+        self._deadline = time.monotonic() + timeout
+        self._receive("hello")
         self._receive("ready")
+        self._deadline = time.monotonic() + self._timeout
 
     def _receive(self, kind: str) -> dict[str, Any]:
         message = self._process.receive(self._deadline - time.monotonic())
@@ -163,7 +169,7 @@ class Answerer:
     def ask(self, questions: list[np.ndarray]) -> Iterator[np.ndarray]:
         """Answers in order: for each (n, L) block of tokens, (n, L, V) logits as transported.
 
-        An answer is a view of shared memory, valid until the next one is asked for.
+        An answer is a copy of what stood in shared memory when the candidate said it was done.
         """
         sent = 0
         for index, tokens in enumerate(questions):
@@ -175,13 +181,15 @@ class Answerer:
             size = message.get("bytes")
             if message.get("slot") != slot or not isinstance(size, int):
                 raise InvalidAnswer("invalid_output", "an answer to another question")
-            raw = self._answers[slot, : max(0, min(size, self._answers.shape[1]))]
+            size = max(0, min(size, self._answer_bytes))
+            raw = self._answers.read(slot * self._answer_bytes, size)
             shape = (tokens.shape[0], tokens.shape[1], self._vocab_size)
             yield decode_logits(raw, str(message.get("dtype")), shape)
 
     def _send_question(self, slot: int, tokens: np.ndarray) -> None:
         rows, length = tokens.shape
-        self._questions[slot, :rows, :length] = tokens
+        with explained(self._questions.path):
+            self._questions.write(slot * self._question_tokens * 4, tokens.astype(np.int32))
         self._process.send("ask", slot=slot, rows=rows, length=length)
 
     @property
@@ -198,6 +206,8 @@ class Answerer:
         trace: TracebackType | None,
     ) -> None:
         self._process.__exit__(kind, error, trace)
+        self._questions.close()
+        self._answers.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -205,10 +215,8 @@ class CandidateFailed(Exception):
     """The candidate process reported an exception: `phase`, `failure` and `message`."""
 
     def __init__(self, report: Mapping[str, Any]) -> None:
-        super().__init__(str(report.get("message")))
-        self.phase = str(report.get("phase"))
-        self.failure = str(report.get("failure"))
-        self.message = str(report.get("message"))
+        super().__init__("the candidate process reported an exception")
+        self.phase, self.failure, self.message = failed_report(dict(report))
 
 
 class Tally:
@@ -219,6 +227,8 @@ class Tally:
         self._targets = rows[:, 1:]
         self._bytes = token_bytes[self._targets]
         self._row_nats = np.full(len(rows), np.nan)
+        # (N, T): per target, NaN where nothing counts.
+        self.nats = np.full(self._targets.shape, np.nan)
 
     def add(self, indices: np.ndarray, logits: np.ndarray) -> None:
         """Count rows `indices` (n,) by their logits (n, T, V)."""
@@ -229,6 +239,7 @@ class Tally:
             # Special tokens have no bytes and are not asked for: a model may rule them out.
             nats = target_nats(row_logits[counted], self._targets[index][counted])
             self._row_nats[index] = nats.sum()
+            self.nats[index, counted] = nats
 
     def score(self) -> Score:
         """The total. Raises ValueError if a row was never answered."""

@@ -17,23 +17,31 @@ from typing import Any
 
 import numpy as np
 
-from prepare.channel import ProtocolError, scratch_folder, shared_array
+from prepare.cache import explained
+from prepare.channel import ProtocolError, SharedFile, scratch_folder
+from prepare.errors import PrepareError
 from prepare.feed import Feed
+from prepare.messages import Built, Hello, Open, Progress, Weights, failed_report, parse
 from prepare.packing import Rows
 from prepare.process import CandidateProcess, ProcessGone, TimedOut
+from prepare.runfiles import Seal, Tampered
 from prepare.settings import Settings
 
 EventSink = Callable[[str, dict[str, Any]], None]
 
+WEIGHTS_NAME = "weights.safetensors"
 # Batches packed and announced ahead of need.
 SLOTS = 4
 # A run may end a little late (its last step, writing the weights); more than this is cheating or
 # a hang.
-OVERRUN_SHARE, OVERRUN_SECONDS = 0.02, 5.0
+OVERRUN_SHARE, OVERRUN_SECONDS = 0.02, 2.0
 # A message from the candidate is waited for in slices, so that the clock is looked at.
 SLICE = 0.1
 RSS_INTERVAL = 1.0
-MAX_LOG_BYTES = 256 * 1024 * 1024
+# Steps are reported onwards no more often than this many seconds.
+PROGRESS_INTERVAL = 0.05
+# Tokens in one batch: beyond any device, and the ring of them still fits a small /dev/shm.
+MAX_BATCH_TOKENS = 2**24
 
 
 class TrainingFailed(Exception):
@@ -49,8 +57,9 @@ class Trained:
     """What training left, and what was measured from outside."""
 
     weights: Path
-    hello: dict[str, Any] = field(default_factory=dict)
-    built: dict[str, Any] = field(default_factory=dict)
+    hello: Hello
+    built: Built
+    seal: Seal
     tokens: int = 0
     steps: int = 0
     peak_memory_mb: float = 0.0
@@ -58,46 +67,70 @@ class Trained:
 
 
 class Feeder(threading.Thread):
-    """Packs batches into a ring ahead of need and announces each filled slot."""
+    """Packs batches into a ring ahead of need and announces each filled slot.
 
-    def __init__(self, process: CandidateProcess, feed: Feed, rows: int, row_tokens: int) -> None:
+    It hands out at most `limit` batches, and counts those it handed out and those that were read.
+    """
+
+    def __init__(
+        self,
+        process: CandidateProcess,
+        feed: Feed,
+        rows: int,
+        row_tokens: int,
+        limit: int | None = None,
+    ) -> None:
         super().__init__(daemon=True)
-        self._process, self._feed = process, feed
-        shape = (SLOTS, rows, row_tokens)
-        self._folder = scratch_folder(int(np.prod(shape)) * feed.rows.dtype.itemsize)
-        path = self._folder / "ring"
-        self._ring = shared_array(path, shape, feed.rows.dtype.name, create=True)
+        self._process, self._feed, self._limit = process, feed, limit
+        dtype = feed.rows.dtype
+        self._batch = np.empty((rows, row_tokens), dtype)
+        self._folder = scratch_folder(SLOTS * self._batch.nbytes)
+        self._ring = SharedFile(self._folder / "ring", SLOTS * self._batch.nbytes)
         self._free = threading.Semaphore(SLOTS)
         self._stopped = threading.Event()
-        self._feed.fill(self._ring[0])  # ready before it is asked for, and before the clock starts
+        self.handed_out = self.read = 0
         self.error: BaseException | None = None
-        self.announcement = {"path": str(path), "shape": list(shape), "dtype": feed.rows.dtype.name}
+        self._fill(0)  # ready before it is asked for, and before the clock starts
+        shape = [SLOTS, rows, row_tokens]
+        self.announcement = {"path": str(self._ring.path), "shape": shape, "dtype": dtype.name}
+
+    def _fill(self, slot: int) -> None:
+        self._feed.fill(self._batch)
+        with explained(self._ring.path):
+            self._ring.write(slot * self._batch.nbytes, self._batch)
 
     def run(self) -> None:
-        filled = 1
         try:
-            while True:
+            while self._limit is None or self.handed_out < self._limit:
                 self._free.acquire()
                 if self._stopped.is_set():
                     return
-                slot = (filled - 1) % SLOTS
-                if filled > 1:
-                    self._feed.fill(self._ring[slot])
+                slot = self.handed_out % SLOTS
+                if self.handed_out:
+                    self._fill(slot)
+                self.handed_out += 1
                 self._process.send("slot", slot=slot)
-                filled += 1
-        except OSError as error:  # the token file went away under us: reported by the owner
+        except (OSError, PrepareError) as error:  # reported by the owner
             self.error = error
 
     def released(self) -> None:
-        """One slot was read and may be filled again."""
+        """One slot was read and may be filled again. Raises ProtocolError if none was."""
+        if self.read >= self.handed_out:
+            raise ProtocolError("'released': a batch that was never handed out")
+        self.read += 1
+        self._free.release()
+
+    def stop(self) -> None:
+        """Hand out no more."""
+        self._stopped.set()
         self._free.release()
 
     def close(self) -> None:
         """Stop, and give the shared memory back."""
-        self._stopped.set()
-        self._free.release()
+        self.stop()
         if self.is_alive():
             self.join(timeout=10)
+        self._ring.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -116,20 +149,23 @@ class TrainingRun:
         self._on_event = on_event
         self._feed = Feed(rows, settings.seed)
         self._feeder: Feeder | None = None
-        self._batch_rows = 0
+        self._batch_tokens = 0
         self._phase = "startup"
-        self._entered = self._last_heard = time.monotonic()
+        # When the phase began, and when a batch was last taken (messages alone buy no time).
+        self._entered = self._last_read = time.monotonic()
         self._clock_started: float | None = None
         self._ended = False
-        self._peak_rss, self._rss_sampled = 0, float("-inf")
-        self.trained = Trained(weights)
+        self._peak_rss, self._rss_sampled, self._progress_at = 0, float("-inf"), float("-inf")
+        self._hello: Hello | None = None
+        self._built: Built | None = None
+        self._weights = weights
+        self._tokens = 0
+        self._seconds: dict[str, float] = {}
 
     # Phases and their deadlines -------------------------------------------------------------
 
     def _enter(self, phase: str, now: float) -> None:
-        self.trained.seconds[self._phase] = (
-            self.trained.seconds.get(self._phase, 0.0) + now - self._entered
-        )
+        self._seconds[self._phase] = now - self._entered
         self._phase, self._entered = phase, now
         self._on_event("phase", {"phase": phase})
 
@@ -139,7 +175,7 @@ class TrainingRun:
             overrun = OVERRUN_SHARE * settings.time_budget + OVERRUN_SECONDS
             return self._clock_started + settings.time_budget + overrun
         if self._clock_started is not None:  # a token budget: slow is allowed, stuck is not
-            return self._last_heard + settings.warmup_timeout
+            return self._last_read + settings.warmup_timeout
         limit = settings.startup_timeout if self._phase == "startup" else settings.warmup_timeout
         return self._entered + limit
 
@@ -162,11 +198,11 @@ class TrainingRun:
         try:
             while True:
                 message = self._next_message()
-                if message is not None and self._handle(message):
-                    return self.trained
+                trained = None if message is None else self._take(message)
+                if trained is not None:
+                    return trained
         finally:
-            if self._feeder is not None:
-                self._feeder.close()
+            self._close_feeder()
 
     def _next_message(self) -> dict[str, Any] | None:
         now = time.monotonic()
@@ -178,8 +214,6 @@ class TrainingRun:
             self._peak_rss = max(self._peak_rss, self._process.rss_bytes())
         if self._feeder is not None and self._feeder.error is not None:
             raise self._feeder.error
-        if self._process.log_path.stat().st_size > MAX_LOG_BYTES:
-            raise TrainingFailed(self._phase, "exception", "the candidate floods its log")
         try:
             return self._process.receive(SLICE)
         except TimedOut:
@@ -190,79 +224,93 @@ class TrainingRun:
         except ProtocolError as error:
             raise TrainingFailed(self._phase, "invalid_output", str(error)) from error
 
-    def _handle(self, message: dict[str, Any]) -> bool:
+    def _take(self, message: dict[str, Any]) -> Trained | None:
+        try:
+            return self._handle(message)
+        except ProtocolError as error:
+            raise TrainingFailed(self._phase, "invalid_output", str(error)) from error
+
+    def _handle(self, message: dict[str, Any]) -> Trained | None:
+        """Each message has its phase, and hello and built come once: what was measured before the
+        candidate's code was loaded can't be said again."""
         kind, now = message["kind"], float(message["received_at"])
-        self._last_heard = now
         if kind == "failed":
-            raise TrainingFailed(
-                str(message.get("phase")), str(message.get("failure")), str(message.get("message"))
-            )
-        if kind == "hello":
-            self.trained.hello = message
+            raise TrainingFailed(*failed_report(message))
+        if kind == "hello" and self._phase == "startup":
+            self._hello = parse(Hello, message)
             self._enter("build", now)
-        elif kind == "built":
-            self.trained.built = message
+        elif kind == "built" and self._phase == "build":
+            self._built = parse(Built, message)
             self._enter("warmup", now)
         elif kind == "open" and self._phase in ("warmup", "training"):
-            self._open(message)
-        elif kind == "released":
-            self._released(now)
+            self._open(parse(Open, message).rows)
+        elif kind == "released" and self._feeder is not None:
+            self._feeder.released()
+            self._tokens += self._batch_tokens
+            self._last_read = now
         elif kind == "progress" and self._phase == "training":
-            self._progress(message, now)
+            self._progress(parse(Progress, message), now)
         elif kind == "weights":
-            self._finish(message, now)
-            return True
+            return self._finish(parse(Weights, message))
         elif kind != "warm":
-            raise TrainingFailed(
-                self._phase, "invalid_output", f"unexpected {kind!r} during {self._phase}"
-            )
-        return False
+            raise ProtocolError(f"unexpected {kind[:40]!r} during {self._phase}")
+        return None
 
-    def _open(self, message: dict[str, Any]) -> None:
+    def _open(self, rows: int) -> None:
         """The candidate asks for batches of some size: pack some, then start the clock."""
-        rows = message.get("rows")
-        if not isinstance(rows, int) or not 1 <= rows <= 65536:
-            raise TrainingFailed(self._phase, "invalid_output", f"batches of {rows!r} rows")
-        if self._feeder is not None:
-            self._feeder.close()
-        self._batch_rows = rows
-        self._feeder = Feeder(self._process, self._feed, rows, self._settings.max_seq_len + 1)
+        if self._ended:
+            self._process.send("end")
+            return
+        if rows * self._settings.max_seq_len > MAX_BATCH_TOKENS:
+            raise ProtocolError(f"batches of {rows} rows are beyond {MAX_BATCH_TOKENS} tokens")
+        self._close_feeder()
+        self._batch_tokens = rows * self._settings.max_seq_len
+        budget, limit = self._settings.token_budget, None
+        if budget is not None:
+            limit = -(-(budget - self._tokens) // self._batch_tokens)
+        row_tokens = self._settings.max_seq_len + 1
+        self._feeder = Feeder(self._process, self._feed, rows, row_tokens, limit)
         self._process.send("opened", **self._feeder.announcement)
         if self._clock_started is None:
-            self._clock_started = time.monotonic()
+            self._clock_started = self._last_read = time.monotonic()
             self._enter("training", self._clock_started)
         self._feeder.start()
 
-    def _released(self, now: float) -> None:
-        if self._feeder is None:
-            raise TrainingFailed(self._phase, "invalid_output", "a batch that was never handed out")
-        self.trained.tokens += self._batch_rows * self._settings.max_seq_len
-        self._feeder.released()
+    def _close_feeder(self) -> None:
+        """Batches that were handed out count, whether or not the candidate says it read them."""
+        if self._feeder is not None:
+            self._feeder.close()
+            self._tokens += (self._feeder.handed_out - self._feeder.read) * self._batch_tokens
+            self._feeder = None
 
     def _end_when_spent(self, now: float) -> None:
         if self._clock_started is None or self._ended:
             return
         budget = self._settings.token_budget
         if budget is not None:
-            spent = self.trained.tokens >= budget
+            spent = self._tokens >= budget
         else:
             spent = now - self._clock_started >= self._settings.time_budget
         if spent:
             self._ended = True
+            if self._feeder is not None:
+                self._feeder.stop()
             self._process.send("end")
 
-    def _progress(self, message: dict[str, Any], now: float) -> None:
+    def _progress(self, message: Progress, now: float) -> None:
+        if now - self._progress_at < PROGRESS_INTERVAL:
+            return
+        self._progress_at = now
         elapsed = now - (self._clock_started or now)
-        rate = self.trained.tokens / elapsed if elapsed > 0 else 0.0
-        flops = float(self.trained.built.get("flops_per_token") or 0.0)
-        peak = self.trained.hello.get("peak_flops") or self.trained.hello.get("measured_peak_flops")
-        loss = message.get("loss")
+        rate = self._tokens / elapsed if elapsed > 0 else 0.0
+        flops = self._built.flops_per_token if self._built else 0.0
+        peak = (self._hello.peak_flops or self._hello.measured_peak_flops) if self._hello else None
         self._on_event(
             "progress",
             {
-                "step": message.get("step"),
-                "loss": loss if isinstance(loss, float) else None,
-                "tokens": self.trained.tokens,
+                "step": message.step,
+                "loss": message.loss,
+                "tokens": self._tokens,
                 "tokens_per_second": rate,
                 "mfu": rate * flops / peak if peak else None,
                 "elapsed": elapsed,
@@ -271,22 +319,36 @@ class TrainingRun:
             },
         )
 
-    def _finish(self, message: dict[str, Any], now: float) -> None:
-        if self._clock_started is None:
+    def _finish(self, message: Weights) -> Trained:
+        if self._clock_started is None or self._hello is None or self._built is None:
             raise TrainingFailed(
                 "training", "no_training", "train() returned without asking run.batches() for any"
             )
-        # Killed before the file is read, so that nothing improves it after the clock stopped.
+        # Killed before the file is taken, so that nothing improves it after the clock stopped;
+        # and stopped only now, so that a message that waited behind others buys no time.
         self._process.kill()
-        self._enter("scoring", now)
-        if not self.trained.weights.is_file():
-            raise TrainingFailed("training", "invalid_output", "the weights never arrived")
-        self.trained.peak_memory_mb = float(message.get("peak_memory_mb") or 0.0)
-        if "host" in self.trained.hello["hardware"]["features"]:
+        self._enter("scoring", time.monotonic())
+        try:
+            seal = Seal.adopt(self._process.folder / WEIGHTS_NAME, self._weights)
+        except Tampered as error:
+            raise TrainingFailed("training", "invalid_output", str(error)) from error
+        if self._settings.token_budget is not None:
+            self._close_feeder()
+        peak_memory = message.peak_memory_mb
+        features = self._hello.hardware.get("features")
+        if isinstance(features, list) and "host" in features:
             # Where the model lives in main memory, its own word can be checked from outside.
-            seen = self._peak_rss / 2**20
-            self.trained.peak_memory_mb = max(self.trained.peak_memory_mb, seen)
-        self.trained.steps = int(message.get("steps") or 0)
+            peak_memory = max(peak_memory, self._peak_rss / 2**20)
+        return Trained(
+            weights=self._weights,
+            hello=self._hello,
+            built=self._built,
+            seal=seal,
+            tokens=self._tokens,
+            steps=message.steps,
+            peak_memory_mb=peak_memory,
+            seconds=self._seconds,
+        )
 
 
 def train_candidate(
@@ -295,16 +357,20 @@ def train_candidate(
     settings: Settings,
     rows: Rows,
     on_event: EventSink,
+    weights: Path,
 ) -> Trained:
-    """Train the candidate in `process`. Raises TrainingFailed with phase, kind and message."""
+    """Train the candidate in `process` and move its weights to `weights`.
+
+    Raises TrainingFailed with phase, kind and message.
+    """
     budget: dict[str, float] = {"seconds": settings.time_budget}
     if settings.token_budget is not None:
         budget = {"tokens": float(settings.token_budget)}
     process.send(
         "configure",
         **configuration,
+        weights=str(process.folder / WEIGHTS_NAME),
         budget=budget,
         warmup_seconds=settings.warmup_timeout / 2,
     )
-    weights = Path(str(configuration["weights"]))
     return TrainingRun(process, settings, rows, on_event, weights).drive()

@@ -12,6 +12,7 @@ from prepare.channel import (
     Channel,
     ChannelClosed,
     ProtocolError,
+    SharedFile,
     scratch_folder,
     shared_array,
 )
@@ -58,13 +59,17 @@ def test_sending_to_nobody_says_so():
         Channel(io.BytesIO(), wire).send("hello")
 
 
-def test_two_views_of_a_shared_array_see_each_other():
+def test_both_sides_of_a_shared_array_see_each_other():
     folder = scratch_folder(1024)
-    first = shared_array(folder / "a", (2, 3), "uint16", create=True)
-    second = shared_array(folder / "a", (2, 3), "uint16", create=False)
-    first[1, 2] = 65535
-    assert second[1, 2] == 65535
-    assert second.dtype == np.uint16
+    ours = SharedFile(folder / "a", 12)
+    theirs = shared_array(folder / "a", (2, 3), "uint16")
+    ours.write(6, np.array([[1, 2, 65535]], dtype=np.uint16))
+    assert theirs.tolist() == [[0, 0, 0], [1, 2, 65535]]
+    theirs[0, 1] = 7
+    copy = ours.read(0, 6).view(np.uint16)
+    theirs[0, 1] = 8
+    assert copy.tolist() == [0, 7, 0]
+    ours.close()
     (folder / "a").unlink()
     folder.rmdir()
 
