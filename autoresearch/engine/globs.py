@@ -49,6 +49,20 @@ def matches(path: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> bo
     return chosen and not any(_expression(pattern).fullmatch(path) for pattern in exclude)
 
 
+def may_hold(folder: str, include: tuple[str, ...]) -> bool:
+    """Could something below this POSIX path be an artifact, as far as the globs' folders tell?"""
+    return any(_may_hold(folder.split("/"), pattern.split("/")) for pattern in include)
+
+
+def _may_hold(folders: list[str], pattern: list[str]) -> bool:
+    for at, part in enumerate(folders):
+        if at < len(pattern) and "**" in pattern[at]:
+            return True
+        if at >= len(pattern) - 1 or not _expression(pattern[at]).fullmatch(part):
+            return False
+    return True
+
+
 @lru_cache(maxsize=1024)
 def _expression(pattern: str) -> re.Pattern[str]:
     """The regular expression of a glob. `a/**/b` matches `a/b` too. Raises ValueError."""

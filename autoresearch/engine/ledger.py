@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self._claim = Claim(self.path)
+        self._mutex = threading.RLock()
         self._fd: int | None = None
         self._end = 0
         self._seq = 0
@@ -125,9 +127,13 @@ class Ledger:
         Takes the lock for this one record if it isn't held. Raises LedgerBusy, LedgerDamaged,
         LedgerUnwritable (the ledger is as it was before), LedgerError for what isn't a record.
         """
-        if self._fd is None:
+        with self._mutex:
+            if self._fd is not None:
+                return self._append(record)
             with self:
-                return self.append(record)
+                return self._append(record)
+
+    def _append(self, record: Mapping[str, Any]) -> dict[str, Any]:
         self._refuse_changed()
         if not isinstance(record.get("kind"), str):
             raise LedgerError("a record needs a field 'kind' that says what it is")

@@ -74,6 +74,10 @@ class Artifacts(_Part):
         """Is this POSIX path, relative to the task, an artifact?"""
         return globs.matches(path, self.include, self.exclude)
 
+    def may_hold(self, folder: str) -> bool:
+        """Could something below this POSIX path be an artifact?"""
+        return globs.may_hold(folder, self.include)
+
 
 class Mutation(_Part):
     """How much one trial may change."""

@@ -100,6 +100,25 @@ def test_globs(pattern, path, yes):
     assert Artifacts(include=(pattern,)).match(path) is yes
 
 
+@pytest.mark.parametrize(
+    ("pattern", "folder", "yes"),
+    [
+        ("train.py", "lib", False),
+        ("train.py", "train.py", False),
+        ("lib/**", "lib", True),
+        ("lib/**", "lib/a/b", True),
+        ("lib/*.py", "lib", True),
+        ("lib/*.py", "lib/a", False),
+        ("l*/a/*.py", "lib/a", True),
+        ("a/b/c.py", "a", True),
+        ("a/b/c.py", "a/x", False),
+        ("**/*.py", "anything/at/all", True),
+    ],
+)
+def test_folders_that_may_hold_artifacts(pattern, folder, yes):
+    assert Artifacts(include=(pattern,)).may_hold(folder) is yes
+
+
 def test_exclude_wins():
     artifacts = Artifacts(include=("**/*.py",), exclude=("prepare/",))
     assert artifacts.match("train.py") and not artifacts.match("prepare/data.py")

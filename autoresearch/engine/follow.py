@@ -1,0 +1,144 @@
+"""When the study's branch moves while somebody has it checked out: their files follow, if safe.
+
+Only files that the move changes are looked at. If each of them, in the index and on disk, is as
+before the move (or already as after it), the move is carried out there, as `git merge --ff-only`
+would; otherwise nothing is touched and the reason is returned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from autoresearch.engine.errors import GitFailed
+from autoresearch.engine.git import Git
+
+_UNDER_WAY = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")
+LOCK_AGE = 2.0  # seconds; git holds its locks for milliseconds
+
+
+@dataclass(frozen=True)
+class Move:
+    """One move of the branch, written down before it is made: checkout, old and new commit."""
+
+    place: str
+    old: str
+    new: str
+
+    def save(self, path: Path) -> None:
+        """Write down, whole or not at all."""
+        fresh = path.with_name(path.name + ".new")
+        fresh.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        os.replace(fresh, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Move | None:
+        """The move that was begun, or None."""
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+
+def obstacle(git: Git, place: Path, old: str, new: str) -> str:
+    """Why the checkout at `place` can't follow from `old` to `new`; "" if it can."""
+    if not place.is_dir():
+        return f"{place} is not there"
+    own = Path(git("rev-parse", "--absolute-git-dir", folder=place).rstrip("\n"))
+    busy = [name for name in _UNDER_WAY if (own / name).exists()]
+    if busy:
+        return f"{place}: {busy[0]} says that a merge or rebase is under way"
+    before, after = git.tree(old), git.tree(new)
+    for path in _differing(git, old, new):
+        oids = {e.oid if (e := side.get(path)) else None for side in (before, after)}
+        if _staged(git, place, path) not in oids:
+            return f"{path} has staged changes"
+        if on_disk(git, place, path) not in oids:
+            return f"{path} has uncommitted changes"
+    return ""
+
+
+def follow(git: Git, place: Path, old: str, new: str) -> str:
+    """Carry the move out in the checkout at `place`; "" or why it was left alone."""
+    reason = obstacle(git, place, old, new)
+    if reason:
+        return reason
+    after = git.tree(new)
+    done = []
+    for path in _differing(git, old, new):
+        entry = after.get(path)
+        if on_disk(git, place, path) == (entry.oid if entry else None):
+            zero = "0" * len(new)
+            done.append(f"{entry.mode} {entry.oid}\t{path}" if entry else f"0 {zero}\t{path}")
+    try:
+        if done:
+            data = b"".join(os.fsencode(line) + b"\0" for line in done)
+            git("update-index", "-z", "--index-info", data=data, folder=place)
+        # Exit code 1 only says that some file differs from the index; read-tree looks itself.
+        with contextlib.suppress(GitFailed):
+            git("update-index", "-q", "--refresh", folder=place)
+        git("read-tree", "-m", "-u", old, new, folder=place)
+    except GitFailed as error:
+        return error.message
+    return ""
+
+
+def wait_or_clear(lock: Path) -> bool:
+    """Wait until a lock is gone, or remove it once no living git could hold it. True: removed.
+
+    Called only for locks of ours, when no other process of ours can be at work.
+    """
+    deadline = time.monotonic() + 2 * LOCK_AGE
+    while True:
+        try:
+            born = lock.lstat().st_mtime
+        except FileNotFoundError:
+            return False
+        # A clock set back makes the age negative: then only our own waiting counts.
+        if time.time() - born > LOCK_AGE or time.monotonic() > deadline:
+            lock.unlink(missing_ok=True)
+            return True
+        time.sleep(0.05)
+
+
+def git_at_work(place: Path) -> bool:
+    """Does some git process run in this checkout? Processes that can't be seen don't count."""
+    for process in psutil.process_iter(["name"]):
+        if "git" not in (process.info["name"] or ""):
+            continue
+        try:
+            if Path(process.cwd()).is_relative_to(place):
+                return True
+        except (psutil.Error, OSError):
+            continue
+    return False
+
+
+def _differing(git: Git, old: str, new: str) -> list[str]:
+    out = git("diff-tree", "-r", "-z", "--name-only", "--no-renames", old, new)
+    return [path for path in out.split("\0") if path]
+
+
+def _staged(git: Git, place: Path, path: str) -> str | None:
+    """Id of a path in the index, "unmerged", or None."""
+    lines = [x for x in git("ls-files", "-s", "-z", "--", path, folder=place).split("\0") if x]
+    if not lines:
+        return None
+    return lines[0].split()[1] if len(lines) == 1 else "unmerged"
+
+
+def on_disk(git: Git, place: Path, path: str) -> str | None:
+    """Id that a file would be stored under; "other" for what is no file, None for nothing."""
+    file = place / path
+    if not os.path.lexists(file):
+        return None
+    if file.is_symlink() or not file.is_file():
+        return "other"
+    data = file.read_bytes()
+    return git("hash-object", "--stdin", f"--path={path}", data=data, folder=place).strip()

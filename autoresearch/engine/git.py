@@ -1,0 +1,248 @@
+"""git, as plumbing: run quietly, without hooks, prompts, signatures or the user's index.
+
+    git = Git(root)
+    git("rev-parse", "HEAD").strip()
+
+Every call switches off what a repository or a user's configuration could run beside it, and
+`GIT_OPTIONAL_LOCKS=0` keeps even `status` from writing the user's index.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoresearch.engine.errors import GitFailed, MissingGit, NoRepository
+
+ZERO = "0" * 40
+# Files in a scratch folder end their lines as stored, whatever the user's settings ask for.
+AS_STORED = ("core.autocrlf=false", "core.eol=lf")
+_TIMEOUT = 600.0  # seconds; a hung file system must not hang the night without a word
+_QUIET = (
+    f"core.hooksPath={os.devnull}",
+    "core.fsmonitor=false",
+    "core.quotePath=false",
+    "core.fsync=all",  # a kept commit survives a power cut as the ledger's line does
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "commit.gpgSign=false",
+    "tag.gpgSign=false",
+    "submodule.recurse=false",
+    "i18n.commitEncoding=UTF-8",
+    "i18n.logOutputEncoding=UTF-8",
+    "log.showSignature=false",
+    "color.ui=false",
+)
+# Of the variables that steer git only those that say who the user is and where settings lie pass.
+_KEPT = (
+    "GIT_AUTHOR_NAME",
+    "GIT_AUTHOR_EMAIL",
+    "GIT_COMMITTER_NAME",
+    "GIT_COMMITTER_EMAIL",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_CONFIG_NOSYSTEM",
+    "GIT_CEILING_DIRECTORIES",
+    "GIT_EXEC_PATH",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One path of a tree: mode as git writes it ("100644", "120000" link, "160000" submodule)."""
+
+    mode: str
+    oid: str
+    size: int = 0  # bytes of a file or link
+
+
+class Git:
+    """Runs git in one folder. Raises GitFailed with what git said, MissingGit without one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._identity: dict[str, str] | None = None
+
+    def __call__(self, *arguments: str, **more: object) -> str:
+        """Standard output as text. Keywords as of `run`."""
+        return os.fsdecode(self.run(*arguments, **more))  # type: ignore[arg-type]
+
+    def run(
+        self,
+        *arguments: str,
+        data: bytes | None = None,
+        environment: Mapping[str, str] | None = None,
+        config: Iterable[str] = (),
+        folder: Path | None = None,
+    ) -> bytes:
+        """Standard output. `data` goes to standard input, `config` are further `-c` settings."""
+        program = shutil.which("git")
+        if program is None:
+            raise MissingGit("git is not installed", "install git, 2.25 or newer")
+        settings = [part for item in (*_QUIET, *config) for part in ("-c", item)]
+        try:
+            done = subprocess.run(
+                [program, *settings, *arguments],
+                cwd=folder or self.folder,
+                env={**_environment(), **(environment or {})},
+                input=data if data is not None else b"",
+                capture_output=True,
+                timeout=_TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise GitFailed(f"git {arguments[0]} hung for {_TIMEOUT:.0f} s") from error
+        except OSError as error:
+            raise GitFailed(f"git {arguments[0]}: {error.strerror or error}") from error
+        if done.returncode:
+            said = os.fsdecode(done.stderr).strip() or f"exit code {done.returncode}"
+            raise GitFailed(f"git {arguments[0]}: {said}", _hint(said))
+        return done.stdout
+
+    def maybe(self, *arguments: str) -> str | None:
+        """Standard output stripped, or None if git says no (a missing ref, an unset setting)."""
+        try:
+            return self(*arguments).strip()
+        except GitFailed:
+            return None
+
+    def is_ancestor(self, older: str, newer: str) -> bool:
+        """Is `older` reachable from `newer` (or the same)?"""
+        return self.maybe("merge-base", "--is-ancestor", older, newer) is not None
+
+    # -- objects ---------------------------------------------------------------------------------
+
+    def commit_of(self, name: str) -> str | None:
+        """The commit that a ref or a name stands for, or None."""
+        return self.maybe("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") or None
+
+    def tree(self, commit: str) -> dict[str, Entry]:
+        """Every path of a commit or a tree."""
+        out = self("ls-tree", "-r", "-l", "-z", "--full-tree", commit)
+        entries = {}
+        for line in filter(None, out.split("\0")):
+            head, path = line.split("\t", 1)
+            mode, _, oid, size = head.split()
+            entries[path] = Entry(mode, oid, int(size) if size.isdigit() else 0)
+        return entries
+
+    def blob(self, oid: str) -> bytes:
+        """A blob's bytes."""
+        return self.run("cat-file", "blob", oid)
+
+    def write_blob(self, data: bytes) -> str:
+        """Store bytes exactly as they are; its id."""
+        return self("hash-object", "-w", "--no-filters", "--stdin", data=data).strip()
+
+    def write_tree(self, base: str, entries: Mapping[str, Entry | None], scratch: Path) -> str:
+        """The tree of `base` with some paths set, or removed (None). Uses an index in `scratch`."""
+        with temporary_index(scratch) as environment:
+            self("read-tree", base, environment=environment)
+            zero = "0" * len(self("rev-parse", base).strip())
+            lines = [
+                f"{entry.mode} {entry.oid}\t{path}" if entry else f"0 {zero}\t{path}"
+                for path, entry in entries.items()
+            ]
+            data = b"".join(os.fsencode(line) + b"\0" for line in lines)
+            self("update-index", "-z", "--index-info", data=data, environment=environment)
+            return self("write-tree", environment=environment).strip()
+
+    def write_commit(self, tree: str, parent: str, message: str, when: str | None = None) -> str:
+        """Store a commit; no ref is moved. `when` (git's date format) makes its id repeatable."""
+        environment = dict(self.identity())
+        if when:
+            environment |= {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when}
+        return self(
+            "commit-tree", tree, "-p", parent, data=message.encode("utf-8"), environment=environment
+        ).strip()
+
+    def identity(self) -> dict[str, str]:
+        """The user's identity; where there is none, a neutral one, for this call alone."""
+        if self._identity is None:
+            found: dict[str, str] = {}
+            name = self.maybe("config", "user.name")
+            email = self.maybe("config", "user.email")
+            for role in ("AUTHOR", "COMMITTER"):
+                if not name and f"GIT_{role}_NAME" not in os.environ:
+                    found[f"GIT_{role}_NAME"] = "autoresearch"
+                if not email and f"GIT_{role}_EMAIL" not in os.environ:
+                    found[f"GIT_{role}_EMAIL"] = "autoresearch@localhost"
+            self._identity = found
+        return self._identity
+
+    # -- places ----------------------------------------------------------------------------------
+
+    def common_folder(self) -> Path:
+        """The repository's own folder, which all its worktrees share."""
+        found = Path(self("rev-parse", "--git-common-dir").rstrip("\n"))
+        return (self.folder / found).resolve()
+
+    def checkouts(self) -> dict[Path, str]:
+        """Worktrees that have a branch checked out, and which ("refs/heads/...")."""
+        found, place = {}, None
+        for line in self("worktree", "list", "--porcelain").split("\n"):
+            key, _, value = line.partition(" ")
+            if key == "worktree":
+                place = Path(value)
+            elif key == "branch" and place is not None:
+                found[place] = value
+        return found
+
+
+def open_repository(root: Path) -> Git:
+    """git at `root`. Raises NoRepository unless `root` is a worktree's top and has a commit."""
+    git = Git(root)
+    if not root.is_dir():
+        raise NoRepository(f"no folder {root}", "run `autoresearch init` to make a workspace")
+    top = git.maybe("rev-parse", "--show-toplevel")
+    if top is None:
+        # Its own words tell a missing repository from one of another owner.
+        try:
+            git("rev-parse", "--show-toplevel")
+        except GitFailed as error:
+            raise NoRepository(
+                f"{root}: {error.message}", error.hint or "run `git init`"
+            ) from error
+    if not top or not os.path.samefile(top, root):
+        raise NoRepository(
+            f"{root} lies inside the repository {top}",
+            "a workspace is its repository's top folder: run `git init` in it, or move it out",
+        )
+    if git.commit_of("HEAD") is None:
+        raise NoRepository(
+            f"{root} has no commit yet", "run `git add -A && git commit -m 'Begin'` there"
+        )
+    return git
+
+
+@contextmanager
+def temporary_index(folder: Path) -> Iterator[dict[str, str]]:
+    """An index of our own; the user's is not touched."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="index-", dir=folder) as name:
+        yield {"GIT_INDEX_FILE": str(Path(name) / "index")}
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what would point git elsewhere or make it ask."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k in _KEPT}
+    quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "GIT_LITERAL_PATHSPECS": "1"}
+    return {**kept, **quiet, "LC_ALL": "C", "GIT_PAGER": "cat", "GIT_EDITOR": "true"}
+
+
+def _hint(said: str) -> str:
+    """What to do about the complaints that users meet."""
+    hints = {
+        "dubious ownership": "the folder belongs to another user: see `git help config`, "
+        "safe.directory",
+        "No space left on device": "free some disk, then start again",
+        "Read-only file system": "work on a file system that can be written",
+        ".lock': File exists": "another git is at work, or died: see the path it names",
+    }
+    return next((hint for words, hint in hints.items() if words in said), "")

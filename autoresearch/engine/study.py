@@ -1,0 +1,126 @@
+"""The refs of one study: where its champions are, and moving them safely.
+
+Champions are on `refs/heads/autoresearch/TAG`, first parents in order, each with a trailer
+`Trial: ID`. Commits of all trials are `refs/autoresearch/TAG/ID`, the study's beginning is
+`refs/autoresearch/TAG/start`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoresearch.engine import follow
+from autoresearch.engine.errors import ChampionMoved, GitFailed
+from autoresearch.engine.git import ZERO, Git
+
+_UPDATE_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One champion: the trial that made it, its commit, and the first line of its message."""
+
+    trial_id: int
+    commit: str
+    subject: str
+
+
+class Study:
+    """The refs of study `tag`."""
+
+    def __init__(self, git: Git, tag: str) -> None:
+        self.tag = tag
+        self.branch = f"autoresearch/{tag}"
+        self._ref = f"refs/heads/{self.branch}"
+        self._own_refs = f"refs/autoresearch/{tag}"
+        self._git = git
+        self._common = git.common_folder()
+
+    @property
+    def champion_commit(self) -> str:
+        """Where the branch is. Raises ChampionMoved if it is gone."""
+        found = self._git.commit_of(self._ref)
+        if found is None:
+            raise ChampionMoved(
+                f"the branch {self.branch} is gone",
+                f"make it again with `git branch {self.branch} COMMIT`; the ledger has the commit",
+            )
+        return found
+
+    @property
+    def start_commit(self) -> str:
+        """The commit that the study began at."""
+        return self._git.commit_of(f"{self._own_refs}/start") or self.champion_commit
+
+    def history(self) -> list[Kept]:
+        """The champions since the study began, oldest first."""
+        form = "%H%x00%s%x00%(trailers:key=Trial,valueonly,separator=%x2C)"
+        span = [f"--format={form}", "--first-parent", "--reverse"]
+        out = self._git("log", *span, f"{self.start_commit}..{self.champion_commit}")
+        kept = []
+        for line in filter(None, out.split("\n")):
+            commit, subject, trial = line.split("\0")
+            if trial.strip().isdigit():
+                kept.append(Kept(int(trial), commit, subject))
+        return kept
+
+    def kept(self, trial_id: int) -> str | None:
+        """The commit on the branch that trial `trial_id` made, or None."""
+        return next((k.commit for k in self.history() if k.trial_id == trial_id), None)
+
+    def trial_commit(self, trial_id: int) -> str | None:
+        """The commit that was made for a trial, kept or not, or None."""
+        return self._git.commit_of(f"{self._own_refs}/{trial_id}")
+
+    def diff(self, older: str, newer: str) -> str:
+        """Unified diff between two commits."""
+        options = ["-r", "-p", "--text", "--no-ext-diff", "--no-textconv", "--no-renames"]
+        return self._git.run("diff-tree", *options, older, newer).decode("utf-8", "replace")
+
+    def read(self, commit: str, path: str) -> bytes:
+        """A file as a commit has it. Raises GitFailed if it has none."""
+        return self._git.run("cat-file", "blob", f"{commit}:{path}")
+
+    def _update_ref(self, ref: str, new: str, old: str | None, force: bool = False) -> None:
+        """Move a ref from `old` (None: it doesn't exist). A lock in the way is waited for."""
+        expected = [] if force else [old or "0" * len(new)]
+        reason = ["-m", "autoresearch"]
+        for attempt in range(_UPDATE_TRIES):
+            try:
+                identity = self._git.identity()  # for the reflog
+                self._git("update-ref", *reason, ref, new, *expected, environment=identity)
+                return
+            except GitFailed:
+                lock = self._common / f"{ref}.lock"
+                if attempt == _UPDATE_TRIES - 1 or not lock.exists():
+                    raise
+                follow.wait_or_clear(lock)
+
+    def _lock_files(self) -> list[Path]:
+        """Locks that a killed git may have left on our own refs."""
+        found = [self._common / f"{self._ref}.lock"]
+        found += sorted((self._common / self._own_refs).glob("*.lock"))
+        return [lock for lock in found if os.path.lexists(lock)]
+
+    def _forget_unknown(self, known: Collection[int]) -> list[str]:
+        """Drop the refs of trials that were never recorded: their ids will be given again."""
+        out = self._git("for-each-ref", "--format=%(refname)", self._own_refs + "/")
+        keep = {str(trial_id) for trial_id in known}
+        gone = [
+            ref
+            for ref in out.split()
+            if (name := ref.rsplit("/", 1)[1]).isdigit() and name not in keep
+        ]
+        for ref in gone:
+            self._git("update-ref", "-d", ref)
+        return gone
+
+    def _moved(self, commit: str) -> ChampionMoved:
+        return ChampionMoved(
+            f"{self.branch} was moved by someone else: {commit[:10]} doesn't fit on "
+            f"{(self._git.commit_of(self._ref) or ZERO)[:10]}",
+            "see `git log --graph --all`, and `autoresearch verify`",
+        )

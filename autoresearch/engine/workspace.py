@@ -1,0 +1,369 @@
+"""The workspace's git: a branch of champions, a scratch worktree per trial, nothing else touched.
+
+    workspace = Workspace.open(root, "mar5", create=True)
+    folder = workspace.scratch(7)                   # the champion, for the proposer to edit
+    change = workspace.collect(folder, task)        # only artifacts come back; raises Rejected
+    program = workspace.program(change, 7)          # a clean folder with that change: run this one
+    commit = workspace.commit(change, message, 7)   # stored, no branch moved
+    ...the ledger's line is written...
+    workspace.advance(commit)                       # the branch moves; again is harmless
+    workspace.drop(folder)
+
+Champions are on `refs/heads/autoresearch/TAG`. Every commit made for a trial, kept or not, stays
+reachable as `refs/autoresearch/TAG/ID`. The user's index, files, HEAD and other branches are left
+alone, but for one thing: a clean checkout of the study's own branch follows it.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+from autoresearch.engine import follow, scratches
+from autoresearch.engine.change import Change, state_hash, with_trailer
+from autoresearch.engine.errors import (
+    GitFailed,
+    UncommittedChanges,
+    WorkspaceError,
+)
+from autoresearch.engine.gather import Gatherer
+from autoresearch.engine.git import AS_STORED, Entry, Git, open_repository
+from autoresearch.engine.study import Kept, Study
+from autoresearch.engine.task import Task
+
+__all__ = ["Advance", "Kept", "Recovery", "Workspace"]
+
+OWN_FOLDER = ".autoresearch"
+_LOCK_TIMEOUT = 120.0  # seconds; a worktree is made or a commit kept in far less
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
+
+
+@dataclass(frozen=True)
+class Advance:
+    """What moving the branch did. `left_alone`: why a checkout of it didn't follow, if so."""
+
+    commit: str
+    moved: bool
+    followed: bool = False
+    left_alone: str = ""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What a restart found half done and did about it; all empty after an orderly end."""
+
+    removed: tuple[str, ...] = ()  # left-over scratch folders, lock files, temporary indexes
+    forgotten: tuple[str, ...] = ()  # refs of trials that the ledger doesn't know
+    advance: Advance | None = None  # the champion that the ledger had and git hadn't
+    left_alone: str = ""
+
+
+class Workspace(Study):
+    """One study in one repository. Open it with `Workspace.open`."""
+
+    def __init__(self, root: Path, tag: str, git: Git) -> None:
+        super().__init__(git, tag)
+        self.root = root
+        self._work = root / OWN_FOLDER / "work"
+        self._temporary = self._work / f"{tag}@tmp"
+        self._marker = self._common / f"autoresearch-{tag}.move"
+        # In the shared folder: two worktrees of one repository make worktrees in the same place.
+        self._lock = filelock.FileLock(
+            str(self._common / "autoresearch.lock"), timeout=_LOCK_TIMEOUT, thread_local=False
+        )
+        self._mutex = threading.RLock()  # the file lock is one for all threads of a process
+        self._seals: dict[Path, scratches.Seal] = {}
+        self._gatherer = Gatherer(git, self._temporary)
+
+    @classmethod
+    def open(cls, root: Path, tag: str, create: bool = False) -> Workspace:
+        """The study `tag` in the repository whose top is `root`.
+
+        With `create` a missing branch begins at the commit that is checked out. Raises
+        NoRepository, MissingGit, WorkspaceError for a bad tag or a missing branch.
+        """
+        if not _TAG.fullmatch(tag) or tag.endswith(".lock"):
+            raise WorkspaceError(
+                f"{tag!r} can't name a study", "use letters, digits, - and _, for example mar5"
+            )
+        root = root.resolve()
+        self = cls(root, tag, open_repository(root))
+        self._prepare_folder()
+        if self._git.commit_of(self._ref) is None:
+            if not create:
+                raise WorkspaceError(
+                    f"there is no study {tag!r} here (no branch {self.branch})",
+                    f"begin it with `autoresearch run --tag {tag}`",
+                )
+            self._create()
+        elif self._git.commit_of(f"{self._own_refs}/start") is None:
+            # Someone made the branch by hand, or fetched it alone: begin where it is.
+            self._update_ref(f"{self._own_refs}/start", self.champion_commit, None)
+        return self
+
+    # -- the user's checkout ---------------------------------------------------------------------
+
+    def meaning(self, commit: str, task: Task) -> dict[str, str]:
+        """What each artifact of a commit says; `change.state_hash` of it is a trial's diff hash."""
+        return self._gatherer.meaning(commit, task)
+
+    def champion_hash(self, task: Task) -> str:
+        """What `diff_hash` would say of an edit that leads to the champion."""
+        return state_hash(self.meaning(self.champion_commit, task))
+
+    def refuse_uncommitted(self, task: Task) -> None:
+        """Raises UncommittedChanges if artifacts in the user's checkout aren't committed."""
+        options = ["--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=all"]
+        lines = self._git("status", *options, "--no-renames").split("\0")
+        dirty = sorted({line[3:] for line in lines if line and task.artifacts.match(line[3:])})
+        if dirty:
+            raise UncommittedChanges(
+                f"not committed in {self.root}: {', '.join(dirty)}",
+                "the trials start from commits and would not see this work: "
+                "`git commit` it, or put it aside with `git stash -u`",
+            )
+
+    # -- scratch folders -------------------------------------------------------------------------
+
+    def scratch(self, trial_id: int, name: str = "", commit: str | None = None) -> Path:
+        """A worktree of the champion (or of `commit`) under `.autoresearch/work`.
+
+        `name` tells several of one trial apart; one of the same name is replaced.
+        """
+        return self._add_worktree(trial_id, name, commit or self.champion_commit)
+
+    def program(self, change: Change, trial_id: int, name: str = "program") -> Path:
+        """A fresh worktree that holds a change's artifacts and nothing else of its scratch.
+
+        What a proposer left beside the artifacts (a `sitecustomize.py`, a poisoned `__pycache__`)
+        isn't in it: run this one, not the scratch.
+        """
+        folder = self._add_worktree(trial_id, name, change.base)
+        for file in change.files:
+            place = folder / file.path
+            if file.new is None:
+                place.unlink(missing_ok=True)
+                continue
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(file.new)
+        return folder
+
+    def collect(self, scratch: Path, task: Task) -> Change:
+        """Take the artifacts back; everything else that differs is listed. Raises Rejected."""
+        seal = self._seals.get(scratch)
+        if seal is None:
+            raise WorkspaceError(f"{scratch} is not a scratch folder that was made here")
+        seal.refuse_tampering(self._common)
+        if not self._git.is_ancestor(seal.base, self.champion_commit):
+            raise self._moved(seal.base)
+        return self._gatherer.from_folder(scratch, seal.base, task)
+
+    def collect_checkout(self, task: Task) -> Change:
+        """The edit in the user's own working tree, which must be on the study's branch."""
+        if self._git.maybe("symbolic-ref", "--quiet", "HEAD") != self._ref:
+            raise WorkspaceError(
+                f"{self.branch} is not checked out", f"`git switch {self.branch}` first"
+            )
+        return self._gatherer.from_checkout(self.root, self.champion_commit, task)
+
+    def revert_checkout(self, change: Change) -> tuple[str, ...]:
+        """Put a change's files in the user's working tree back; returns paths left as they are.
+
+        A file that was edited on since is left alone. Commit the change first: then it isn't lost.
+        """
+        left = []
+        for file in change.files:
+            tree = self._git.tree(change.tree)
+            edited = tree[file.path].oid if file.path in tree else None
+            if follow.on_disk(self._git, self.root, file.path) != edited:
+                left.append(file.path)
+            elif file.old is None:
+                (self.root / file.path).unlink(missing_ok=True)
+                self._git("rm", "--cached", "--quiet", "--ignore-unmatch", "--", file.path)
+            else:
+                self._git("checkout", "--quiet", change.base, "--", file.path)
+        return tuple(left)
+
+    def drop(self, scratch: Path) -> None:
+        """Remove a scratch folder, whatever is in it. Harmless if it is gone."""
+        with self._locked():
+            self._seals.pop(scratch, None)
+            scratches.remove(scratch, self._common)
+
+    # -- champions -------------------------------------------------------------------------------
+
+    def commit(self, change: Change, message: str, trial_id: int, when: str | None = None) -> str:
+        """Store a change as a commit on top of the champion; the branch stays where it is.
+
+        The same change, message and trial again give the same commit. Raises ChampionMoved if
+        artifacts changed on the branch since the change was begun.
+        """
+        message = with_trailer(message, "Trial", str(trial_id))
+        ref = f"{self._own_refs}/{trial_id}"
+        with self._locked():
+            head = self.champion_commit
+            tree = change.tree if head == change.base else self._onto(change, head)
+            stored = self._git.commit_of(ref)
+            if stored and self._describes(stored) == (f"{tree} {head}", message.strip()):
+                return stored
+            made = self._git.write_commit(tree, head, message, when)
+            self._update_ref(ref, made, stored)
+            return made
+
+    def advance(self, commit: str) -> Advance:
+        """Make a commit the champion. Again is harmless. Raises ChampionMoved if it doesn't fit."""
+        with self._locked():
+            head = self.champion_commit
+            if self._git.is_ancestor(commit, head):
+                return Advance(commit, False, False, self._finish_move())
+            if self._git.commit_of(f"{commit}^") != head:
+                raise self._moved(commit)
+            place, reason = self._checkout_of_branch(head, commit)
+            if place is not None and not reason:
+                follow.Move(str(place), head, commit).save(self._marker)
+            self._update_ref(self._ref, commit, head)
+            if place is not None and not reason:
+                reason = self._finish_move()
+            return Advance(commit, True, place is not None and not reason, reason)
+
+    def keep(self, change: Change, message: str, trial_id: int, when: str | None = None) -> str:
+        """`commit` and `advance` in one; a trial that is kept already gives its commit."""
+        with self._locked():
+            there = self.kept(trial_id)
+            if there is None:
+                there = self.commit(change, message, trial_id, when)
+            self.advance(there)
+            return there
+
+    def restore(self, commit: str, task: Task, message: str) -> str:
+        """Bring the artifacts of an earlier commit back, as a new commit on the branch (undo)."""
+        with self._locked():
+            head = self.champion_commit
+            old, new = self._git.tree(head), self._git.tree(commit)
+            paths = {path for path in (*old, *new) if task.artifacts.match(path)}
+            entries = {path: new.get(path) for path in paths if old.get(path) != new.get(path)}
+            if not entries:
+                return head
+            tree = self._git.write_tree(head, entries, self._temporary)
+            made = self._git.write_commit(tree, head, with_trailer(message, "Restores", commit))
+            self.advance(made)
+            return made
+
+    def recover(
+        self, known: Collection[int] | None = None, champion: str | None = None
+    ) -> Recovery:
+        """After a kill: finish or drop what was half done. Only while no other process works here.
+
+        `known` are the ledger's trial ids: commits of other trials are forgotten. `champion` is the
+        commit of its last kept trial: if git wasn't told any more, it is now.
+        """
+        with self._locked():
+            removed = scratches.remove_left_over(self._work, f"{self.tag}@", self._common)
+            removed += [str(lock) for lock in self._lock_files() if follow.wait_or_clear(lock)]
+            self._seals.clear()
+            left_alone = self._finish_move(after_kill=True)
+            forgotten = self._forget_unknown(known) if known is not None else []
+            advance = None
+            if champion and not self._git.is_ancestor(champion, self.champion_commit):
+                advance = self.advance(champion)
+            return Recovery(tuple(removed), tuple(forgotten), advance, left_alone)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One at a time among all processes on this repository; reentrant."""
+        try:
+            with self._mutex, self._lock:
+                yield
+        except filelock.Timeout as error:
+            raise WorkspaceError(
+                f"another process has worked in {self._common} for {_LOCK_TIMEOUT:.0f} s",
+                "see which autoresearch processes are running, and stop the one that hangs",
+            ) from error
+
+    def _prepare_folder(self) -> None:
+        """`.autoresearch/work`, and git told to overlook it."""
+        try:
+            self._work.mkdir(parents=True, exist_ok=True)
+            exclude = self._common / "info" / "exclude"
+            line = f"/{OWN_FOLDER}/"
+            text = exclude.read_text(encoding="utf-8") if exclude.exists() else ""
+            if line not in text.splitlines():
+                exclude.parent.mkdir(exist_ok=True)
+                glue = "" if not text or text.endswith("\n") else "\n"
+                exclude.write_text(f"{text}{glue}{line}\n", encoding="utf-8")
+        except OSError as error:
+            raise WorkspaceError(
+                f"can't write in {self.root}: {error.strerror or error}",
+                "free some disk, and make the folder writable",
+            ) from error
+
+    def _create(self) -> None:
+        head = self._git("rev-parse", "HEAD").strip()
+        with self._locked():
+            if self._git.commit_of(self._ref) is None:
+                self._update_ref(f"{self._own_refs}/start", head, None, force=True)
+                self._update_ref(self._ref, head, None)
+
+    def _add_worktree(self, trial_id: int, name: str, commit: str) -> Path:
+        if not re.fullmatch(r"[A-Za-z0-9_-]*", name):
+            raise WorkspaceError(f"{name!r} can't name a scratch folder")
+        folder = self._work / "-".join(filter(None, (f"{self.tag}@{trial_id}", name)))
+        with self._locked():
+            scratches.remove(folder, self._common)
+            options = ["--quiet", "--detach", str(folder), commit]
+            try:
+                self._git("worktree", "add", *options, config=AS_STORED)
+            except GitFailed:
+                scratches.remove(folder, self._common)
+                raise
+            self._seals[folder] = scratches.Seal.of(folder, self._common, commit)
+        return folder
+
+    def _onto(self, change: Change, head: str) -> str:
+        """The change's files on a later commit, if no artifact differs there."""
+        if not self._git.is_ancestor(change.base, head):
+            raise self._moved(change.base)
+        out = self._git("diff-tree", "-r", "-z", "--name-only", "--no-renames", change.base, head)
+        ours = {*change.meaning, *change.base_meaning}
+        if ours & set(out.split("\0")):
+            raise self._moved(change.base)
+        tree = self._git.tree(change.tree)
+        entries: dict[str, Entry | None] = {f.path: tree.get(f.path) for f in change.files}
+        return self._git.write_tree(head, entries, self._temporary)
+
+    def _describes(self, commit: str) -> tuple[str, str]:
+        """("tree parents", message) of a commit."""
+        text = self._git("log", "-1", "--format=%T %P%x00%B", commit)
+        head, _, message = text.partition("\0")
+        return head, message.strip()
+
+    def _checkout_of_branch(self, old: str, new: str) -> tuple[Path | None, str]:
+        """Where the branch is checked out, and why that checkout can't follow, or ""."""
+        for place, ref in self._git.checkouts().items():
+            if ref == self._ref:
+                return place, follow.obstacle(self._git, place, old, new)
+        return None, ""
+
+    def _finish_move(self, after_kill: bool = False) -> str:
+        """Let the checkout follow a move that was begun; why it was left alone, or ""."""
+        move = follow.Move.load(self._marker)
+        if move is None:
+            self._marker.unlink(missing_ok=True)
+            return ""
+        place = Path(move.place)
+        reason = ""
+        if self._git.checkouts().get(place) == self._ref and self.champion_commit == move.new:
+            if after_kill and not follow.git_at_work(place):
+                own = self._git("rev-parse", "--absolute-git-dir", folder=place).rstrip("\n")
+                follow.wait_or_clear(Path(own) / "index.lock")
+            reason = follow.follow(self._git, place, move.old, move.new)
+        self._marker.unlink(missing_ok=True)
+        return reason
