@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import io
 import json
 import re
+import tokenize
 import unicodedata
 import warnings
 from collections.abc import Collection, Mapping
@@ -123,16 +125,23 @@ def check(change: Change, task: Task, allowed: Collection[str] = ()) -> None:
 
 def check_python(path: str, data: bytes) -> None:
     """Refuse what Python can't compile, naming the line. Nothing is run. Raises Rejected."""
+    text = ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = ast.parse(data, filename=path)
-            compile(tree, path, "exec", dont_inherit=True)
+            encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+            if encoding not in ("utf-8", "utf-8-sig"):
+                raise Rejected("syntax", f"{path}: its encoding is {encoding}; write UTF-8")
+            text = data.decode(encoding)
+            # Not under its own name: to quote a line Python would open that file here.
+            compile(ast.parse(text), "<candidate>", "exec", dont_inherit=True)
     except SyntaxError as error:
-        where = f"{path}, line {error.lineno}" if error.lineno else path
-        line = f": {error.text.strip()[:120]}" if error.text and error.text.strip() else ""
-        raise Rejected("syntax", f"{where}: {error.msg}{line}") from error
-    except ValueError as error:  # NUL bytes
+        lines = text.split("\n")
+        at = error.lineno or 0
+        line = one_line(lines[at - 1], 120) if 0 < at <= len(lines) else ""
+        where = f"{path}, line {at}" if at else path
+        raise Rejected("syntax", f"{where}: {error.msg}" + (f": {line}" if line else "")) from error
+    except ValueError as error:  # NUL bytes, bytes that aren't UTF-8
         raise Rejected("syntax", f"{path}: {error}") from error
     except (RecursionError, MemoryError) as error:
         raise Rejected("syntax", f"{path}: nested too deeply to compile") from error
