@@ -1,0 +1,122 @@
+"""Running a program for a trial: once per seed, again when the machine disturbed it.
+
+runs = Runs(measure, folder, first_seed, on_event, large_files)
+replicate = runs.measure(program, trial_id, seed, "candidate")
+trial = measured(trial, replicates)
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from autoresearch.engine.change import Change
+from autoresearch.engine.task import Event, Measure, MeasureRequest
+from autoresearch.engine.trial import COST_SOURCES, Cost, Replicate, Trial
+
+DISTURBED_RETRIES = 2
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Makes runs and keeps their folders, one per trial and seed.
+
+    first_seed: the seed of a run is this plus the number the policy asks for. large_files: globs of
+    what a run leaves that is worth its disk for a champion only.
+    """
+
+    program: Measure
+    root: Path
+    first_seed: int
+    on_event: Event
+    large_files: tuple[str, ...]
+    stopped: Callable[[], bool]
+
+    def measure(self, folder: Path, number: int, seed: int, label: str) -> Replicate:
+        """Run a program once; a run that the machine disturbed is made again, at most twice."""
+        for attempt in range(DISTURBED_RETRIES + 1):
+            suffix = f"-{attempt}" if attempt else ""
+            run_dir = self.folder(number) / f"{label}-{seed}{suffix}"
+            self.on_event("run", {"id": number, "label": label, "seed": seed})
+            request = MeasureRequest(folder, self.first_seed + seed, run_dir, self.on_event)
+            run = replace(self.program(request), seed=seed)
+            if not run.disturbed or run.failure is not None or self.stopped():
+                break
+            self.on_event("warning", {"message": f"disturbed, measured again: {run.disturbed}"})
+        return run
+
+    def folder(self, number: int) -> Path:
+        """Where everything that a trial's runs leave is put."""
+        folder = self.root / f"{number:04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def clear(self, number: int) -> None:
+        """Remove the large files of a trial that wasn't kept."""
+        for pattern in self.large_files:
+            for path in self.folder(number).glob(f"*/{pattern}"):
+                path.unlink(missing_ok=True)
+
+
+def add_costs(first: Cost, second: Cost) -> Cost:
+    """Two costs together; known only as well as the less known one."""
+
+    def total(a: float | None, b: float | None) -> Any:
+        return None if a is None and b is None else (a or 0) + (b or 0)
+
+    known = max(first.known, second.known, key=COST_SOURCES.index)
+    return Cost(
+        total(first.dollars, second.dollars),
+        total(first.tokens_in, second.tokens_in),
+        total(first.tokens_out, second.tokens_out),
+        known,
+    )
+
+
+def measured(trial: Trial, runs: Sequence[Replicate]) -> Trial:
+    """The trial with what its runs say together: means of score and metrics, sums of seconds."""
+    scored = [run for run in runs if run.score is not None]
+    names = {name for run in scored for name in run.metrics}
+    metrics = {
+        name: statistics.fmean(run.metrics[name] for run in scored if name in run.metrics)
+        for name in sorted(names)
+    }
+    seconds: dict[str, float] = {}
+    for run in (*runs, *trial.champion_replicates):
+        for phase, value in run.seconds.items():
+            seconds[phase] = seconds.get(phase, 0.0) + value
+    first = runs[0].details if runs else {}
+    return replace(
+        trial,
+        score=statistics.fmean(run.score for run in scored if run.score is not None)
+        if scored
+        else None,
+        score_id=scored[0].score_id if scored else "",
+        metrics=metrics,
+        seconds=seconds,
+        curve=tuple((float(a), float(b)) for a, b in first.get("curve", ())),
+        tier=str(first.get("tier", "")),
+        backend=str(first.get("backend", "")),
+        hardware_id=str(first.get("hardware_id", "")),
+        replicates=tuple(_without_curve(run) for run in trial.replicates),
+        champion_replicates=tuple(_without_curve(run) for run in trial.champion_replicates),
+    )
+
+
+def _without_curve(run: Replicate) -> Replicate:
+    """The trial holds one curve; the others stay in their run folders."""
+    details = {name: value for name, value in run.details.items() if name != "curve"}
+    return replace(run, details=details)
+
+
+def code_lines_delta(change: Change) -> int:
+    """Lines of code that an edit adds, less those it removes; blank lines and comments are none."""
+    return sum(_code_lines(file.new) - _code_lines(file.old) for file in change.files)
+
+
+def _code_lines(data: bytes | None) -> int:
+    lines = (line.strip() for line in (data or b"").splitlines())
+    return sum(1 for line in lines if line and not line.startswith(b"#"))

@@ -1,0 +1,135 @@
+"""What a study knows, derived from its ledger alone: a restart reads it and goes on.
+
+state = State.of(ledger.records())
+state.champion, state.scores_of(7, score_id), state.noise(score_id), state.seen
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from autoresearch.engine.ledger import ENVELOPE
+from autoresearch.engine.noise import Noise
+from autoresearch.engine.trial import Replicate, Trial, TrialStatus
+
+BASELINE = 0
+
+
+@dataclass
+class State:
+    """All trials so far, and the champion among them."""
+
+    trials: dict[int, Trial] = field(default_factory=dict)
+    champion: int | None = None  # id of the trial whose program is best
+    dollars: float = 0.0
+    tokens: int = 0
+    proposals: int = 0  # asked for, those that came to nothing included
+    # Runs of a champion that were made beside a trial of another, by champion.
+    _repeats: dict[int, list[Replicate]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, records: Iterable[Mapping[str, Any]]) -> State:
+        """The state after these ledger records."""
+        state = cls()
+        for record in records:
+            if record.get("kind") == "trial":
+                fields = {name: item for name, item in record.items() if name not in ENVELOPE}
+                state.add(Trial.from_dict(fields))
+            elif record.get("kind") == "champion":
+                state.champion = int(record["trial"])
+            elif record.get("kind") == "no_proposal":
+                state.proposals += 1
+                state.spend(record.get("cost") or {})
+        return state
+
+    def add(self, trial: Trial) -> None:
+        """One more trial; a keep is the new champion."""
+        self.trials[trial.id] = trial
+        if trial.parent is not None:
+            self._repeats.setdefault(trial.parent, []).extend(trial.champion_replicates)
+            self.proposals += 1
+        if trial.status is TrialStatus.KEEP:
+            self.champion = trial.id
+        self.spend({"dollars": trial.cost.dollars, "tokens": _tokens(trial)})
+
+    def spend(self, cost: Mapping[str, Any]) -> None:
+        """Count what a proposal cost; what nobody knows counts as nothing."""
+        self.dollars += float(cost.get("dollars") or 0.0)
+        self.tokens += int(cost.get("tokens") or 0)
+
+    @property
+    def next_id(self) -> int:
+        """The id of the next trial."""
+        return max(self.trials, default=-1) + 1
+
+    @property
+    def baseline_metrics(self) -> Mapping[str, float]:
+        """Metrics of the first program; {} before it was measured."""
+        return self.trials[BASELINE].metrics if BASELINE in self.trials else {}
+
+    @property
+    def seen(self) -> dict[str, int]:
+        """Every program tried, by the hash of what it says, with the trial that tried it first."""
+        found: dict[str, int] = {}
+        for trial in self.trials.values():
+            # Nothing was concluded of a noisy trial: it may be tried again.
+            if trial.diff_hash and trial.status is not TrialStatus.NOISY:
+                found.setdefault(trial.diff_hash, trial.id)
+        return found
+
+    def scores_of(self, trial_id: int, score_id: str) -> dict[int, float]:
+        """Score by seed of one trial's program, of one score id."""
+        trial = self.trials[trial_id]
+        runs = (*trial.replicates, *self._repeats.get(trial_id, ()))
+        return scores(runs, score_id)
+
+    def noise(self, score_id: str, extra: Iterable[list[float]] = ()) -> Noise | None:
+        """Noise pooled over all repeats of one score id; None before there are any.
+
+        A candidate's first run is left out where it was selected for being good.
+        """
+        groups = [list(group) for group in extra]
+        pairs = []
+        for trial in self.trials.values():
+            own = list(self.scores_of(trial.id, score_id).values())
+            groups.append(own if trial.parent is None else own[1:])
+            if trial.parent is not None and trial.parent in self.trials:
+                pairs.append(self._pair(trial, score_id))
+        try:
+            return Noise.pooled(groups, pairs)
+        except ValueError:
+            return None
+
+    def _pair(self, trial: Trial, score_id: str) -> tuple[list[float], list[float]]:
+        """Champion's and candidate's scores on the seeds they share, the first run left out."""
+        mine = dict(list(scores(trial.replicates, score_id).items())[1:])
+        theirs = self.scores_of(trial.parent or BASELINE, score_id)
+        shared = [seed for seed in mine if seed in theirs]
+        return [theirs[seed] for seed in shared], [mine[seed] for seed in shared]
+
+    def crashes_in_a_row(self) -> tuple[str, int]:
+        """The kind of the latest crash, and how many of it ended the study's last trials."""
+        kind, count = "", 0
+        for trial in reversed(list(self.trials.values())):
+            failure = next((r.failure for r in trial.replicates if r.failure), None)
+            if trial.status is not TrialStatus.CRASH or failure is None:
+                break
+            if kind and failure.kind != kind:
+                break
+            kind, count = failure.kind, count + 1
+        return kind, count
+
+
+def scores(runs: Iterable[Replicate], score_id: str) -> dict[int, float]:
+    """Score by seed of the calm, successful runs of one score id."""
+    return {
+        run.seed: run.score
+        for run in runs
+        if run.score is not None and not run.disturbed and run.score_id == score_id
+    }
+
+
+def _tokens(trial: Trial) -> int:
+    return (trial.cost.tokens_in or 0) + (trial.cost.tokens_out or 0)

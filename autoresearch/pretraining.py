@@ -1,0 +1,238 @@
+"""The built-in Task: train.py, scored by val_bpb.
+
+    study = Pretraining(settings)
+    loop = Loop(study.task(), workspace, ledger, study.measure, proposer, ...)
+
+The bridge between the engine, which knows nothing of language models, and the harness, which
+knows nothing of trials.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+
+from autoresearch.engine.task import MeasureRequest, Task
+from autoresearch.engine.trial import Failure, Replicate
+from prepare.experiment import run_experiment
+from prepare.outcome import Failure as HarnessFailure
+from prepare.outcome import Result
+from prepare.settings import Settings
+
+ARTIFACT = "train.py"
+METRIC = "val_bpb"
+# What other processes may take of this machine, as a share of all cores, averaged over a run.
+# One core of two lost during a 30 s run was measured to cost 0.11 val_bpb, fifty times the noise.
+BUSY_SHARE = 0.15
+# A matrix product this much slower than this study's usual one: heat, battery, a neighbour.
+SLOW_CANARY = 0.75
+SAMPLE_SECONDS = 1.0
+
+# Failures of the harness that mean a broken rule, not a broken program.
+RULES = frozenset(
+    {
+        "causality",
+        "batch_dependence",
+        "implausible",
+        "invalid_output",
+        "no_training",
+        "overrun",
+        "forbidden",
+    }
+)
+
+
+def pretraining_task(**changes: Any) -> Task:
+    """The task as `run` uses it; keyword arguments replace parts of it (`policy="greedy"`)."""
+    return Task.parse(
+        {
+            "id": "pretraining",
+            "description": "lowest val_bpb of a model trained for a fixed time",
+            "artifacts": {"include": [ARTIFACT]},
+            "mutation": {"max_files": 1, "max_changed_lines": 1_500, "max_bytes": 200_000},
+            "objective": {"metric": METRIC, "direction": "minimize"},
+            **changes,
+        }
+    )
+
+
+class Neighbours:
+    """How much of the machine other processes took while a run went on.
+
+    with Neighbours() as watch: ...
+    watch.share      # of all cores, 0 to 1: what was busy and wasn't ours
+    """
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._samples: list[float] = []
+        self.battery_lost = False
+
+    def _watch(self) -> None:
+        own = psutil.Process()
+        plugged = _plugged()
+        ours = _tree_seconds(own)
+        psutil.cpu_percent(None)
+        last = time.monotonic()
+        while not self._stop.wait(SAMPLE_SECONDS):
+            busy = psutil.cpu_percent(None) / 100
+            now, used = time.monotonic(), _tree_seconds(own)
+            share = max(0.0, used - ours) / (now - last) / (psutil.cpu_count() or 1)
+            # A child that ended takes its seconds along: that sample says nothing.
+            if used >= ours:
+                self._samples.append(max(0.0, busy - share))
+            ours, last = used, now
+            self.battery_lost = self.battery_lost or (plugged and not _plugged())
+
+    @property
+    def share(self) -> float:
+        """Average share of the machine that others took."""
+        return statistics.fmean(self._samples) if self._samples else 0.0
+
+    def __enter__(self) -> Neighbours:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def _tree_seconds(process: psutil.Process) -> float:
+    """Processor seconds of a process and its living descendants."""
+    total = 0.0
+    for member in (process, *process.children(recursive=True)):
+        try:
+            times = member.cpu_times()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        total += times.user + times.system
+    return total
+
+
+def _plugged() -> bool:
+    """Whether the machine runs on mains power; one without a battery does."""
+    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    return battery is None or battery.power_plugged is not False
+
+
+@dataclass
+class Pretraining:
+    """Measures train modules with the harness, and tells when the machine disturbed a run."""
+
+    settings: Settings
+    backend: str | None = None
+    attention: str | None = None
+    sandbox: Any = None
+    run: Callable[..., Result | HarnessFailure] = run_experiment
+    _canaries: list[float] = field(default_factory=list, repr=False)
+
+    def measure(self, request: MeasureRequest) -> Replicate:
+        """One experiment with the program in `request.folder`; never raises for what it does."""
+        settings = self.settings.model_copy(update={"seed": request.seed})
+        curve: list[tuple[float, float]] = []
+
+        def on_event(name: str, data: Mapping[str, Any]) -> None:
+            if name == "progress" and data.get("loss") is not None:
+                curve.append((float(data["elapsed"]), float(data["loss"])))
+            request.on_event(name, data)
+
+        with Neighbours() as watch:
+            outcome = self.run(
+                request.folder / ARTIFACT,
+                settings,
+                backend=self.backend,
+                attention=self.attention,
+                run_dir=request.run_dir,
+                on_event=on_event,
+                **({} if self.sandbox is None else {"sandbox": self.sandbox}),
+            )
+        if isinstance(outcome, HarnessFailure):
+            return _failed(request.seed, outcome)
+        return self._scored(request.seed, outcome, curve, watch)
+
+    def _scored(
+        self,
+        seed: int,
+        result: Result,
+        curve: list[tuple[float, float]],
+        watch: Neighbours,
+    ) -> Replicate:
+        metrics = {
+            "val_bpb": result.val_bpb,
+            "tokens": float(result.tokens),
+            "tokens_per_second": result.tokens_per_second,
+            "peak_memory_mb": result.peak_memory_mb,
+            "num_steps": float(result.num_steps),
+            "num_params": float(result.num_params),
+            "others_cpu_share": watch.share,
+        }
+        for name in ("mfu_percent", "mfu_measured_percent"):
+            value = getattr(result, name)
+            if value is not None:
+                metrics[name] = value
+        return Replicate(
+            seed=seed,
+            score=result.val_bpb,
+            metrics=metrics,
+            seconds={
+                "startup": result.startup_seconds,
+                "warmup": result.warmup_seconds,
+                "training": result.training_seconds,
+                "scoring": result.scoring_seconds,
+                "total": result.total_seconds,
+            },
+            disturbed=self._disturbance(result, watch),
+            score_id=result.score_id,
+            details={
+                "tier": result.tier,
+                "backend": result.backend,
+                "hardware_id": str(result.hardware.get("id", "")),
+                "probes": result.probes,
+                "curve": [list(point) for point in thin(curve)],
+                "run_dir": result.run_dir,
+            },
+        )
+
+    def _disturbance(self, result: Result, watch: Neighbours) -> str:
+        """Why this run can't be compared, or "". A fixed number of tokens forgives a slow one."""
+        if self.settings.token_budget is not None:
+            return ""
+        if watch.battery_lost:
+            return "the machine went from mains to battery"
+        if watch.share > BUSY_SHARE:
+            return f"other processes took {watch.share:.0%} of the machine"
+        canary = result.measured_peak_flops
+        if canary is None:
+            return ""
+        usual = statistics.median(self._canaries) if len(self._canaries) >= 3 else canary
+        self._canaries.append(canary)
+        if canary < SLOW_CANARY * usual:
+            return f"a matrix product ran at {canary / usual:.0%} of its usual speed beforehand"
+        return ""
+
+
+def _failed(seed: int, outcome: HarnessFailure) -> Replicate:
+    failure = Failure(outcome.phase, outcome.kind, outcome.message, outcome.log_tail)
+    return Replicate(
+        seed=seed,
+        score=None,
+        seconds=outcome.seconds,
+        failure=failure,
+        details={"run_dir": outcome.run_dir},
+    )
+
+
+def thin(curve: list[tuple[float, float]], most: int = 200) -> list[tuple[float, float]]:
+    """At most `most` points of a curve, evenly taken, the last one among them."""
+    if len(curve) <= most:
+        return curve
+    step = (len(curve) - 1) / (most - 1)
+    return [curve[round(i * step)] for i in range(most)]
