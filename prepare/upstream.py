@@ -8,17 +8,29 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import os
 import re
+import secrets
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from prepare.outcome import Failure, Outcome, Result
-from prepare.process import child_environment, describe_exit, kill_tree, log_tail
+from prepare.process import (
+    MARK_VARIABLE,
+    MAX_LOG_BYTES,
+    SLICE,
+    child_environment,
+    describe_exit,
+    kill_marked,
+    kill_tree,
+    log_tail,
+)
+from prepare.runfiles import create, read_end
 from prepare.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,6 +40,7 @@ NAMES = ("MAX_SEQ_LEN", "TIME_BUDGET", "Tokenizer", "make_dataloader", "evaluate
 SETTINGS_VARIABLE = "AUTORESEARCH_SETTINGS"
 # Upstream's rule: a run that takes twice its budget is hopeless. Start-up and scoring come on top.
 SLOWEST = 2.0
+SUMMARY_BYTES = 1 << 20  # the summary comes last
 _SUMMARY = re.compile(r"^(\w+):\s+([-+0-9.eE]+|nan|inf)\s*$", re.MULTILINE)
 
 
@@ -39,6 +52,8 @@ def style_of(script: Path) -> Literal["module", "upstream"] | Failure:
     source = script.read_bytes()
     try:
         tree = ast.parse(source, filename=str(script))
+    except (RecursionError, MemoryError):
+        return Failure("import", "syntax_error", f"{script.name}: nested too deeply to be parsed")
     except (SyntaxError, ValueError) as error:
         where = f"{script.name}, line {getattr(error, 'lineno', None) or '?'}"
         detail = getattr(error, "msg", None) or str(error)
@@ -90,36 +105,59 @@ def run_script(
     log = folder / "train.log"
     started = time.monotonic()
     limit = SLOWEST * settings.time_budget + settings.startup_timeout + settings.score_timeout
-    with log.open("wb") as output:
+    mark = secrets.token_hex(16)
+    extra = {SETTINGS_VARIABLE: json.dumps(settings.model_dump()), MARK_VARIABLE: mark}
+    with create(log) as output:
         process = subprocess.Popen(
             [sys.executable, str(script.resolve())],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=folder,
-            env=child_environment(
-                {**environment, SETTINGS_VARIABLE: json.dumps(settings.model_dump())}
-            ),
+            env=child_environment({**environment, **extra}),
             start_new_session=os.name == "posix",
         )
         try:
-            code = process.wait(timeout=limit)
-        except subprocess.TimeoutExpired:
-            message = f"the script ran for more than {limit:.0f} s"
-            return Failure("training", "timeout", message, log_tail(log), run_dir=str(folder))
+            stopped = _watch(process, output, limit)
         finally:
             kill_tree(process.pid)
             process.wait()
+            kill_marked(mark)
     seconds = time.monotonic() - started
+    if stopped is not None:
+        return Failure("training", *stopped, log_tail(log), run_dir=str(folder))
+    code = process.returncode
     if code != 0:
         kind = "killed" if code < 0 else "exception"
         return Failure("training", kind, describe_exit(code), log_tail(log), run_dir=str(folder))
     return _read_summary(log, settings, seconds, folder)
 
 
+def _watch(
+    process: subprocess.Popen[bytes], output: BinaryIO, limit: float
+) -> tuple[str, str] | None:
+    """Wait for the script; (kind, message) if it ran too long or wrote too much."""
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        try:
+            process.wait(timeout=SLICE)
+            return None
+        except subprocess.TimeoutExpired:
+            if os.fstat(output.fileno()).st_size > MAX_LOG_BYTES:
+                return "invalid_output", "the script floods its log"
+    return "timeout", f"the script ran for more than {limit:.0f} s"
+
+
+def _is_finite(value: str) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
 def _read_summary(log: Path, settings: Settings, seconds: float, folder: Path) -> Outcome:
-    text = log.read_text(encoding="utf-8", errors="replace")
-    figures = {name: float(value) for name, value in _SUMMARY.findall(text)}
+    text = read_end(log, SUMMARY_BYTES).decode("utf-8", errors="replace")
+    figures = {name: float(value) for name, value in _SUMMARY.findall(text) if _is_finite(value)}
     bpb = figures.get("val_bpb", float("nan"))
     if not 0 < bpb < float("inf"):
         message = "the script printed no line `val_bpb: NUMBER`"
