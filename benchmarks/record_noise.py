@@ -46,7 +46,7 @@ VARIANTS: dict[str, dict[str, str]] = {
 
 
 def with_constants(source: str, values: dict[str, str]) -> str:
-    """The train module with its upper-case constants replaced. Raises KeyError if one is missing."""
+    """The train module with these constants replaced. Raises KeyError if one is missing."""
     for name, value in values.items():
         source, count = re.subn(rf"(?m)^{name} = [^#\n]*", f"{name} = {value}  ", source, count=1)
         if not count:

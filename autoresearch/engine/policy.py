@@ -38,6 +38,9 @@ LOOKS = (
 )
 # Fewer champion runs than this are measured before anything is discarded.
 MIN_CHAMPION = 3
+# A simpler edit at the margin itself mostly fails before the later looks, so that each look may
+# use this much more of the error, and wait this many standard errors longer (calibrated too).
+SIMPLER_SHARE, SIMPLER_PATIENCE = 1.8, 0.3
 # While the noise is this little known, a champion with a run that looks odd gets more seeds...
 THIN_DOF, SUSPECT_P, CLEAR_CHAMPION = 5.0, 0.35, 5
 # Runs of one train module this many standard errors apart: one of them is an odd seed.
@@ -212,7 +215,7 @@ class Confirm:
         lower, share, _ = self._boundary(n)
         allowed = self.margin * evidence.noise.sd
         z = normal_equivalent((estimate.delta + allowed) / estimate.se, evidence.noise.dof)
-        confidence = _adjusted_confidence(z, share)
+        confidence = _adjusted_confidence(z, share * SIMPLER_SHARE)
         if n >= 2 and confidence >= self.confidence:
             lines = _lines(-evidence.lines_delta)
             reason = (
@@ -220,7 +223,7 @@ class Confirm:
                 f"{confidence:.1%} sure that it isn't worse by {allowed:.2g}"
             )
             return Decision("keep", reason, estimate.delta, confidence)
-        return z >= lower
+        return z >= lower - SIMPLER_PATIENCE
 
     def _boundary(self, n: int) -> tuple[float, float, int]:
         """The n-th look's row; the last look allowed always decides."""
