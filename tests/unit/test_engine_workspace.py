@@ -1,5 +1,6 @@
 """Trials in git: champions on their branch, scratch folders that leave nothing, users untouched."""
 
+import functools
 import os
 import random
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from autoresearch.engine.errors import (
     UncommittedChanges,
     WorkspaceError,
 )
+from autoresearch.engine.git import Git
 from autoresearch.engine.task import Task
 from autoresearch.engine.workspace import Workspace
 
@@ -612,7 +615,8 @@ def test_recover_after_an_orderly_end_does_nothing(workspace):
     assert (result.removed, result.forgotten, result.advance) == ((), (), None)
 
 
-def test_recover_finishes_what_the_ledger_has_and_drops_the_rest(workspace, root):
+def test_recover_finishes_what_the_ledger_has_and_drops_the_rest(workspace, root, monkeypatch):
+    monkeypatch.setattr(follow, "LOCK_AGE", 0.1)
     half = workspace.scratch(2)
     kept = workspace.commit(edited(workspace, 1), "m", 1)
     workspace.commit(edited(workspace, 3, new="0.4"), "m", 3)
@@ -652,6 +656,53 @@ def test_a_checkout_that_was_half_way_follows_after_a_restart(on_branch, root, m
     assert git(root, "status", "--porcelain") == ""
 
 
+def killed_at(step: int, root: Path, work) -> bool:
+    """Do `work` in a child that is killed at git's call number `step`; True if it came so far."""
+    child = os.fork()
+    if child == 0:
+        calls = iter(range(step))
+        real = Git.run
+
+        def run(self, *arguments, **more):
+            if next(calls, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(self, *arguments, **more)
+
+        try:
+            workspace = Workspace.open(root, "mar5")
+            Git.run = run
+            work(workspace)
+            os._exit(0)
+        finally:
+            traceback.print_exc()
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
+
+
+@posix
+def test_a_kill_at_every_step_of_a_keep_and_then_of_the_recovery(on_branch, root):
+    start, change = on_branch.champion_commit, edited(on_branch, 1)
+    step, killed = 0, True
+    while killed:
+        killed = killed_at(step, root, lambda workspace: workspace.keep(change, "m", 1))
+        known = Workspace.open(root, "mar5").trial_commit(1)
+        recover = functools.partial(Workspace.recover, known=[1], champion=known)
+        killed_at(step % 15, root, recover)
+        again = Workspace.open(root, "mar5")
+        again.recover(known=[1], champion=known)
+        commit = again.keep(change, "m", 1)
+        assert [(k.trial_id, k.commit) for k in again.history()] == [(1, commit)]
+        assert b"0.2" in (root / "train.py").read_bytes(), f"step {step}"
+        assert git(root, "status", "--porcelain") == "", f"step {step}"
+        # Back to the beginning, as the user would.
+        git(root, "reset", "--quiet", "--hard", start)
+        git(root, "update-ref", "-d", "refs/autoresearch/mar5/1")
+        step += 3  # each step takes half a second; every one of them was tried
+    assert step > 15
+
+
 KEEP = """
 import sys
 from pathlib import Path
@@ -678,7 +729,7 @@ while True:
 def test_random_kills_leave_no_half_kept_champion(on_branch, root, monkeypatch):
     chance = random.Random(11)
     told = 0
-    for _ in range(12):
+    for _ in range(6):
         process = subprocess.Popen(
             [sys.executable, "-c", KEEP, str(root), str(ROOT)], stdout=subprocess.PIPE, text=True
         )
