@@ -24,19 +24,18 @@ from pathlib import Path
 
 import numpy as np
 
-from prepare.channel import Channel
+from prepare.channel import Channel, SharedFile
 from prepare.dataset import Dataset, prepare_dataset
 from prepare.feed import Feed
 from prepare.process import child_environment
 from prepare.settings import Settings
-from prepare.training import Feeder
+from prepare.training import Feeder, ring_bytes
 
 ROWS, MAX_SEQ_LEN = 128, 2048
 ROUNDS = 7
 
 CONSUMER = """
 import sys
-from pathlib import Path
 from prepare.channel import Channel, shared_array
 channel = Channel(sys.stdin.buffer, sys.stdout.buffer)
 ring = None
@@ -47,7 +46,7 @@ while True:
         channel.send("total", sum=total)
         break
     if message["kind"] == "opened":
-        ring = shared_array(Path(message["path"]), tuple(message["shape"]), message["dtype"])
+        ring = shared_array(message["ring"], tuple(message["shape"]), message["dtype"])
         continue
     total += int(ring[message["slot"]].astype("int64")[:, 0].sum())
     channel.send("released", slot=message["slot"])
@@ -73,8 +72,10 @@ def fill_rate(dataset: Dataset, batches: int) -> float:
 
 def ring_rate(dataset: Dataset, batches: int) -> float:
     """Tokens per second that another process reads through the ring."""
+    ring = SharedFile(ring_bytes(MAX_SEQ_LEN))
     consumer = subprocess.Popen(
         [sys.executable, "-c", CONSUMER],
+        pass_fds=ring.handles,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=child_environment({}),
@@ -82,7 +83,8 @@ def ring_rate(dataset: Dataset, batches: int) -> float:
     assert consumer.stdin is not None
     assert consumer.stdout is not None
     channel = Channel(consumer.stdout, consumer.stdin)  # type: ignore[arg-type]
-    feeder = Feeder(_Process(channel), Feed(dataset.train, 1), ROWS, MAX_SEQ_LEN + 1)  # type: ignore[arg-type]
+    process, feed = _Process(channel), Feed(dataset.train, 1)
+    feeder = Feeder(process, feed, ROWS, MAX_SEQ_LEN + 1, ring)  # type: ignore[arg-type]
     channel.send("opened", **feeder.announcement)
     feeder.start()
     channel.receive()  # the first batch: from here on the consumer is warm
@@ -95,6 +97,7 @@ def ring_rate(dataset: Dataset, batches: int) -> float:
     feeder.close()
     consumer.kill()
     consumer.wait()
+    ring.close()
     return batches * ROWS * MAX_SEQ_LEN / seconds
 
 

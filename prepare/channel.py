@@ -11,14 +11,19 @@ import json
 import os
 import shutil
 import struct
+import sys
 import tempfile
 import threading
+from collections import deque
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import psutil
 
 MAX_FRAME_BYTES = 4 * 1024 * 1024
+MEMORY_MARGIN = 4  # shared memory must fit this many times into what is available
 # What logits may travel as; bfloat16 goes as its bit pattern.
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _HEADER = struct.Struct(">I")
@@ -39,16 +44,33 @@ class Channel:
         self._reader = reader
         self._writer = writer
         self._lock = threading.Lock()
+        self._waiting: deque[bytes] = deque()
 
     def send(self, kind: str, **fields: Any) -> None:
         """Send one message. Raises ChannelClosed if the other side is gone."""
-        data = json.dumps({"kind": kind, **fields}).encode()
-        frame = memoryview(_HEADER.pack(len(data)) + data)
+        self._waiting.append(_frame(kind, fields))
+        with self._lock:
+            self._flush()
+
+    def send_soon(self, kind: str, **fields: Any) -> None:
+        """Send one message now, or with the next one when one is being sent already.
+
+        For callbacks that Python may run in the middle of `send`. Raises ChannelClosed.
+        """
+        self._waiting.append(_frame(kind, fields))
+        if self._lock.acquire(blocking=False):
+            try:
+                self._flush()
+            finally:
+                self._lock.release()
+
+    def _flush(self) -> None:
         try:
-            with self._lock:
+            while self._waiting:
+                frame = memoryview(self._waiting.popleft())
                 while frame:  # an unbuffered pipe may take a part only
                     frame = frame[self._writer.write(frame) :]
-                self._writer.flush()
+            self._writer.flush()
         except (OSError, ValueError) as error:
             raise ChannelClosed(str(error)) from error
 
@@ -79,6 +101,11 @@ class Channel:
         return b"".join(parts)
 
 
+def _frame(kind: str, fields: dict[str, Any]) -> bytes:
+    data = json.dumps({"kind": kind, **fields}).encode()
+    return _HEADER.pack(len(data)) + data
+
+
 def scratch_folder(need_bytes: int) -> Path:
     """A new folder for shared arrays: in memory where `need_bytes` fit four times, else on disk.
 
@@ -92,16 +119,38 @@ def scratch_folder(need_bytes: int) -> Path:
 
 
 class SharedFile:
-    """The harness's side of a shared array: a file of `size` bytes, opened once, never mapped.
+    """The harness's side of a shared array: `size` bytes, opened once, never mapped.
 
-    A candidate that cuts the file off would crash a process that has it mapped; reads and writes
-    merely come up short.
+    A candidate that cuts a file off would crash a process that has it mapped; reads and writes
+    merely come up short. On Linux it is memory without a name, of a sealed size, that the process
+    inherits as an open file: no path leads to it. Elsewhere it is a file.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
-        self.path = path
-        self._file = path.open("x+b", buffering=0)
-        os.truncate(self._file.fileno(), size)
+    def __init__(self, size: int) -> None:
+        """It must exist before the process that is to see it starts. Raises OSError."""
+        self._folder: Path | None = None
+        file = _sealed_memory(size)
+        if file is None:
+            self._folder = scratch_folder(size)
+            file = (self._folder / "array").open("x+b", buffering=0)
+            os.truncate(file.fileno(), size)
+        self._file = file
+        self.size = size
+
+    @property
+    def handles(self) -> tuple[int, ...]:
+        """Open files that the candidate process must inherit."""
+        return () if self._folder else (self._file.fileno(),)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Files that the candidate process must be able to write."""
+        return (self._folder / "array",) if self._folder else ()
+
+    @property
+    def address(self) -> dict[str, Any]:
+        """What `shared_array` needs to find it."""
+        return {"path": str(self.paths[0])} if self._folder else {"handle": self._file.fileno()}
 
     def write(self, offset: int, array: np.ndarray) -> None:
         """Write all of `array` at `offset` bytes. Raises OSError."""
@@ -123,14 +172,35 @@ class SharedFile:
         return out[:done]
 
     def close(self) -> None:
-        """Close it; whoever made its folder removes it."""
+        """Give it back."""
         self._file.close()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def shared_array(path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """The candidate's side: the file at `path`, mapped.
+def _sealed_memory(size: int) -> FileIO | None:
+    """Memory that can be made neither shorter nor longer; None where there is no such thing."""
+    if sys.platform != "linux" or psutil.virtual_memory().available < MEMORY_MARGIN * size:
+        return None
+    import fcntl
+
+    try:
+        memory = os.memfd_create("autoresearch", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except OSError:  # forbidden in this container
+        return None
+    os.truncate(memory, size)
+    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
+    return FileIO(memory, "r+b")
+
+
+def shared_array(address: dict[str, Any], shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """The candidate's side: the start of what is at `address`, mapped.
 
     Args:
         shape: its dimensions. dtype: a NumPy dtype name such as "uint16".
     """
-    return np.memmap(path, dtype=np.dtype(dtype), mode="r+", shape=shape)
+    if "path" in address:
+        return np.memmap(address["path"], dtype=np.dtype(dtype), mode="r+", shape=shape)
+    with FileIO(int(address["handle"]), "r+b", closefd=False) as file:
+        return np.memmap(file, dtype=np.dtype(dtype), mode="r+", shape=shape)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from prepare.audit import install
 from prepare.channel import DTYPE_BYTES, Channel, ChannelClosed, shared_array
 from prepare.run import Spec, TimedRun, WarmupRun
 
@@ -84,8 +85,14 @@ def _describe(error: BaseException) -> str:
     return text if len(text) <= 2000 else text[:2000] + " ..."
 
 
-def _load_candidate(script: str) -> ModuleType:
-    path = Path(script)
+def _load_candidate(channel: Channel, configuration: dict[str, Any]) -> ModuleType:
+    """Import train.py; what it touches is watched from here on."""
+    path = Path(configuration["script"])
+
+    def touched(act: str, target: str, forbidden: bool) -> None:
+        channel.send_soon("touched", act=act, target=target, forbidden=forbidden)
+
+    install(configuration["audit"], touched)
     sys.path.insert(0, str(path.parent))
     found = importlib.util.spec_from_file_location(MODULE_NAME, path)
     if found is None or found.loader is None:
@@ -146,7 +153,7 @@ def _serve_train(channel: Channel, configuration: dict[str, Any], state: dict[st
     _hello(channel, measure_peak=True)
     spec, seed = Spec(**configuration["spec"]), int(configuration["seed"])
     state["phase"] = "import"
-    module = _load_candidate(configuration["script"])
+    module = _load_candidate(channel, configuration)
     state["phase"] = "build"
     model = _build(module, spec, seed)
     channel.send(
@@ -182,13 +189,15 @@ def _serve_train(channel: Channel, configuration: dict[str, Any], state: dict[st
     )
 
 
-def _restore(configuration: dict[str, Any], state: dict[str, str]) -> tuple[Any, Spec]:
+def _restore(
+    channel: Channel, configuration: dict[str, Any], state: dict[str, str]
+) -> tuple[Any, Spec]:
     """Build the model in this fresh process and load the weights that training left."""
     from backends import runtime
 
     spec = Spec(**configuration["spec"])
     state["phase"] = "import"
-    module = _load_candidate(configuration["script"])
+    module = _load_candidate(channel, configuration)
     state["phase"] = "build"
     model = _build(module, spec, int(configuration["seed"]))
     runtime.load_weights(model, configuration["weights"])
@@ -208,14 +217,10 @@ def _answer(model: Any, tokens: np.ndarray) -> tuple[np.ndarray, str]:
 
 def _serve_answers(channel: Channel, configuration: dict[str, Any], state: dict[str, str]) -> None:
     _hello(channel, measure_peak=False)
-    model, spec = _restore(configuration, state)
+    model, spec = _restore(channel, configuration, state)
     state["phase"] = "scoring"
-    questions = shared_array(
-        Path(configuration["questions"]), tuple(configuration["shape"]), "int32"
-    )
-    answers = shared_array(
-        Path(configuration["answers"]), (2, configuration["answer_bytes"]), "uint8"
-    )
+    questions = shared_array(configuration["questions"], tuple(configuration["shape"]), "int32")
+    answers = shared_array(configuration["answers"], (2, configuration["answer_bytes"]), "uint8")
     channel.send("ready")
     while True:
         message = channel.receive()
@@ -239,7 +244,7 @@ def _serve_sample(channel: Channel, configuration: dict[str, Any], state: dict[s
     """Continue `tokens` by up to `count` more, one whole forward each: meant for short texts."""
     from backends import runtime
 
-    model, spec = _restore(configuration, state)
+    model, spec = _restore(channel, configuration, state)
     state["phase"] = "sampling"
     random = np.random.default_rng(int(configuration["seed"]))
     tokens: list[int] = list(configuration["tokens"])

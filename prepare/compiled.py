@@ -31,12 +31,12 @@ VARIABLES = {
 }
 
 
-def environment(work: Path) -> dict[str, str]:
+def cache_variables(work: Path) -> dict[str, str]:
     """Variables that put the caches into a process's own folder."""
     return {name: str(work / FOLDER_NAME / part) for name, part in VARIABLES.items()}
 
 
-def warm(work: Path, *scripts: Path) -> None:
+def begin_warm(work: Path, *scripts: Path) -> None:
     """Fill a process's caches with what the first of `scripts` that is known left."""
     for script in scripts:
         kept = _folder(script)
@@ -47,7 +47,7 @@ def warm(work: Path, *scripts: Path) -> None:
             return
 
 
-def keep(work: Path, script: Path) -> None:
+def keep_compiled(work: Path, script: Path) -> None:
     """Keep what the processes of `script` compiled, in place of what was kept before.
 
     To be called when they have ended. A cache that can't be kept costs time, not correctness, so

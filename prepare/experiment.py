@@ -8,6 +8,7 @@ the clock and does the arithmetic; the candidate's own prints and timings are ne
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -21,21 +22,30 @@ from typing import Any
 import numpy as np
 
 from prepare import upstream
-from prepare.channel import ProtocolError
+from prepare.channel import ProtocolError, SharedFile
+from prepare.compiled import keep_compiled
 from prepare.dataset import Dataset, prepare_dataset
 from prepare.errors import UsageError
 from prepare.evaluate import evaluate, question_rows
+from prepare.isolation import Access, Sandbox, access_for, text_folders
+from prepare.messages import Touched
 from prepare.outcome import Failure, Outcome, Result
 from prepare.probes import ProbeReport
-from prepare.process import CandidateProcess, ProcessGone, TimedOut, log_tail
+from prepare.process import CandidateProcess, CandidateStopped, ProcessGone, TimedOut, log_tail
 from prepare.runfiles import Tampered, clear, create
 from prepare.score import Answerer, CandidateFailed, InvalidAnswer, Score
 from prepare.settings import Settings
-from prepare.training import WEIGHTS_NAME, EventSink, Trained, TrainingFailed, train_candidate
+from prepare.training import (
+    WEIGHTS_NAME,
+    EventSink,
+    Trained,
+    TrainingFailed,
+    ring_bytes,
+    train_candidate,
+)
 
 # Part of every score id: raise it when the same model would get another number.
 HARNESS_VERSION = 1
-TIER = "process"
 # Bits per byte below the entropy of the text itself that sampling noise can explain.
 FLOOR_MARGIN = 0.02
 ROW_NATS_NAME = "row_nats.npy"
@@ -51,11 +61,17 @@ def run_experiment(
     attention: str | None = None,
     run_dir: Path | None = None,
     on_event: EventSink | None = None,
+    sandbox: Sandbox | None = None,
+    warm_from: Path | None = None,
 ) -> Outcome:
     """Train and score `script`; write log, weights and result.json into `run_dir`.
 
     Args:
         backend: a backend's name or None for the environment's choice. attention: likewise.
+        sandbox: the isolation tier that the candidate's processes run in; None for no more than
+            the audit hook. A strict one hides the cache: call `backends.select()` before, or each
+            process measures the machine's speeds again.
+        warm_from: another train module whose compiled kernels may be used, such as the champion.
         on_event: called with ("phase" | "progress" | "warning" | ..., details).
 
     Raises PrepareError when the request or this machine is at fault. Whatever the candidate does
@@ -76,7 +92,9 @@ def run_experiment(
     if style == "upstream":
         outcome = upstream.run_script(script, settings, folder, environment, emit)
         return _record(folder, outcome)
-    experiment = _Experiment(script.resolve(), settings, dataset, folder, environment, emit)
+    script = script.resolve()
+    access = access_for(script, sandbox, text_folders(settings), warm_from)
+    experiment = _Experiment(script, settings, dataset, folder, environment, access, emit)
     return _record(folder, experiment.run(started))
 
 
@@ -124,10 +142,12 @@ class _Experiment:
         dataset: Dataset,
         folder: Path,
         environment: Mapping[str, str],
+        access: Access,
         emit: EventSink,
     ) -> None:
         self._settings, self._dataset, self._folder = settings, dataset, folder
-        self._environment, self._emit = environment, emit
+        self._environment, self._access, self._emit = environment, access, emit
+        self._touched: list[Touched] = []
         self._configuration: dict[str, Any] = {
             "script": str(script),
             "seed": settings.seed,
@@ -138,20 +158,34 @@ class _Experiment:
         }
 
     def run(self, started: float) -> Outcome:
+        """All of it; what the candidate's processes left in their folders is removed."""
+        try:
+            return self._run(started)
+        finally:
+            clear(self._folder / "work")
+
+    def _run(self, started: float) -> Outcome:
         weights = self._folder / WEIGHTS_NAME
         for left in (weights, self._folder / "result.json", self._folder / ROW_NATS_NAME):
             clear(left)
-        process = CandidateProcess(self._folder, "train", self._environment)
+        ring = SharedFile(ring_bytes(self._settings.max_seq_len))
+        process = CandidateProcess(
+            self._folder, "train", self._environment, access=self._access, shared=(ring,)
+        )
+        self._touched = process.touched
         try:
-            with process:
+            with contextlib.closing(ring), process:
                 trained = train_candidate(
                     process,
                     self._configuration,
                     self._settings,
                     self._dataset.train,
+                    ring,
                     self._emit,
                     weights,
                 )
+                if self._access.sandbox.strict:
+                    keep_compiled(process.folder, Path(self._configuration["script"]))
         except TrainingFailed as failed:
             return self._failure(failed.phase, failed.kind, failed.message, "train")
         begun = time.monotonic()
@@ -161,6 +195,8 @@ class _Experiment:
             return self._failure("scoring", invalid.kind, invalid.message, *ANSWERERS)
         except CandidateFailed as failed:
             return self._failure("scoring", failed.failure, failed.message, *ANSWERERS)
+        except CandidateStopped as stopped:
+            return self._failure("scoring", stopped.kind, stopped.message, *ANSWERERS)
         except ProcessGone as gone:
             kind = "killed" if gone.returncode < 0 else "exit"
             return self._failure("scoring", kind, str(gone), *ANSWERERS)
@@ -179,7 +215,22 @@ class _Experiment:
 
     def _failure(self, phase: str, kind: str, message: str, *logs: str) -> Failure:
         tail = "\n".join(filter(None, (log_tail(self._folder / f"{name}.log") for name in logs)))
-        return Failure(phase, kind, message, tail, run_dir=str(self._folder))
+        return Failure(
+            phase,
+            kind,
+            message,
+            tail,
+            run_dir=str(self._folder),
+            tier=self._access.sandbox.name,
+            touched=self._reported(),
+        )
+
+    def _reported(self) -> tuple[str, ...]:
+        said = (
+            f"{touched.act} {touched.target}" + (" (forbidden)" if touched.forbidden else "")
+            for touched in self._touched
+        )
+        return tuple(dict.fromkeys(said))
 
     # Scoring --------------------------------------------------------------------------------
 
@@ -218,6 +269,8 @@ class _Experiment:
             {**self._configuration, "weights": str(trained.weights)},
             self._environment,
             name=name,
+            access=self._access,
+            touched=self._touched,
             max_rows=question_rows(len(dataset.val), length, vocab_size),
             timeout=settings.score_timeout,
         )
@@ -260,7 +313,7 @@ class _Experiment:
             hardware=hello.hardware,
             policy=hello.policy,
             versions=hello.versions,
-            tier=TIER,
+            tier=self._access.sandbox.name,
             probes=asdict(probes)["deviations"],
             floor_bpb=self._dataset.floor_bpb,
             scored_tokens=score.tokens,
@@ -268,4 +321,6 @@ class _Experiment:
             seed=self._settings.seed,
             weights=str(trained.weights),
             run_dir=str(self._folder),
+            not_protected_against=self._access.sandbox.does_not_stop(),
+            touched=self._reported(),
         )

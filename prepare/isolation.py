@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from prepare.cache import cache_root
+from prepare.settings import Settings
 
 PACKAGES = ("backends", "prepare")
 # In a candidate's folder, and none of its business: other trials, their weights and scores.
@@ -106,6 +107,7 @@ class Unconfined:
 class Access:
     """What one candidate's processes may reach beside the system and Python.
 
+    warm_from: train modules whose compiled kernels may be begun with, see `prepare.compiled`.
     readable: files and folders with all that is in them. listable: folders whose names may be
     seen. hidden: what an honest candidate has no reason to open; where paths of both lie in each
     other, the inner one counts.
@@ -115,13 +117,26 @@ class Access:
     readable: tuple[Path, ...] = ()
     listable: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
+    warm_from: tuple[Path, ...] = ()
 
 
-def access_for(script: Path, sandbox: Sandbox | None, data: Sequence[Path] = ()) -> Access:
+def text_folders(settings: Settings) -> tuple[Path, ...]:
+    """Where the text lies outside the cache: a corpus that was named by its path."""
+    path = Path(settings.corpus).expanduser()
+    return (path.resolve(),) if len(path.parts) > 1 and path.exists() else ()
+
+
+def access_for(
+    script: Path,
+    sandbox: Sandbox | None,
+    data: Sequence[Path] = (),
+    warm_from: Path | None = None,
+) -> Access:
     """What the candidate in `script` (absolute) needs.
 
     Args:
-        data: the text's own places outside the cache, to be hidden.
+        data: the text's own places outside the cache, to be hidden. warm_from: a train module
+            that the caller vouches for.
     """
     packages = Path(__file__).resolve().parents[1]
     folder = script.parent
@@ -135,7 +150,11 @@ def access_for(script: Path, sandbox: Sandbox | None, data: Sequence[Path] = ())
             readable.append(entry)
     hidden.append(packages / ".git")
     return Access(
-        sandbox or Unconfined(), tuple(readable), (packages, folder), tuple(dict.fromkeys(hidden))
+        sandbox or Unconfined(),
+        tuple(readable),
+        (packages, folder),
+        tuple(dict.fromkeys(hidden)),
+        (script,) if warm_from is None else (script, warm_from),
     )
 
 

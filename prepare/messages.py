@@ -64,6 +64,19 @@ class Built(_Message):
         return value if usable else None
 
 
+class Touched(_Message):
+    """What the audit hook saw: an act (read, write, list, start, socket, signal) and its target."""
+
+    act: str = Field(max_length=20)
+    target: str = Field(max_length=400)
+    forbidden: bool
+
+    @field_validator("act", "target")
+    @classmethod
+    def _printable(cls, value: str) -> str:
+        return _CONTROL.sub("?", value)
+
+
 class Open(_Message):
     """A wish for batches of so many rows."""
 

@@ -16,7 +16,9 @@ class Result:
     mfu_measured_percent: against measured_peak_flops, the matrix product's speed (FLOP/s) found in
     the candidate process before any of its code was loaded. FLOPs per token,
     parameters and depth are the candidate's own word. probes: largest deviations found.
-    tier: the isolation that held. weights: path of the safetensors file, or None.
+    tier: the isolation that held; not_protected_against: what it can't stop. touched: what the
+    audit hook saw the candidate reach for beyond what it was given. weights: path of the
+    safetensors file, or None.
     """
 
     val_bpb: float
@@ -48,6 +50,8 @@ class Result:
     seed: int
     weights: str | None
     run_dir: str
+    not_protected_against: tuple[str, ...] = ()
+    touched: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -63,7 +67,8 @@ class Failure:
 
     phase: prepare, startup, import, build, warmup, training or scoring. kind: syntax_error,
     import_error, exception, exit, nan, out_of_memory, killed, timeout, no_training,
-    invalid_output, not_finite, causality, batch_dependence, implausible, tampered. log_tail: the
+    invalid_output, not_finite, causality, batch_dependence, implausible, tampered,
+    forbidden (reached for what it was not given), resource_limit. log_tail: the
     candidate's last 50 lines, without control characters. seconds: by phase.
     """
 
@@ -73,6 +78,8 @@ class Failure:
     log_tail: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     run_dir: str = ""
+    tier: str = ""
+    touched: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

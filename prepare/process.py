@@ -21,15 +21,19 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import psutil
 
-from prepare.channel import Channel, ChannelClosed, ProtocolError
+from prepare.channel import Channel, ChannelClosed, ProtocolError, SharedFile
+from prepare.compiled import begin_warm, cache_variables
+from prepare.isolation import Access, Command, Unconfined
+from prepare.messages import Touched, parse
 from prepare.runfiles import create, fresh_folder, read_end
+from prepare.watch import Bounds, Watch
 
 # Every process that a candidate starts inherits this variable, unless it takes pains not to.
 MARK_VARIABLE = "AUTORESEARCH_CANDIDATE"
@@ -39,6 +43,7 @@ INBOX, OUTBOX = 64, 256
 SLICE = 0.1
 MAX_LOG_BYTES = 256 * 1024 * 1024
 KILL_ROUNDS = 20
+MAX_TOUCHED = 50
 LOG_TAIL_LINES = 50
 LOG_TAIL_BYTES = 16_000
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.I)
@@ -55,6 +60,14 @@ class ProcessGone(Exception):
 
 class TimedOut(Exception):
     """Nothing came from the candidate process in time."""
+
+
+class CandidateStopped(Exception):
+    """The harness stopped the process; `kind` is forbidden or resource_limit, `message` why."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind, self.message = kind, message
 
 
 def describe_exit(returncode: int) -> str:
@@ -131,20 +144,41 @@ class CandidateProcess:
     """`python -m prepare.child ROLE` in a new folder `run_dir/work/NAME`, log in `NAME.log`."""
 
     def __init__(
-        self, run_dir: Path, role: str, environment: Mapping[str, str], *, name: str | None = None
+        self,
+        run_dir: Path,
+        role: str,
+        environment: Mapping[str, str],
+        *,
+        name: str | None = None,
+        access: Access | None = None,
+        shared: Sequence[SharedFile] = (),
+        touched: list[Touched] | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
+        """Start it.
+
+        Args:
+            access: what it may reach, and the sandbox it runs in; None: everything, and none.
+            shared: what it shares with the harness. touched: where the audit hook's reports are
+                added; a list of its own by default. bounds: beyond them it is killed.
+        """
+        self._access = access or Access(Unconfined())
+        self.touched: list[Touched] = [] if touched is None else touched
+        self._stopped: CandidateStopped | None = None
         self.log_path = run_dir / f"{name or role}.log"
         self.folder = fresh_folder(run_dir / "work" / (name or role))
         self._log = create(self.log_path)
         self._mark = secrets.token_hex(16)
+        command = self._command(role, environment, shared)
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "prepare.child", role],
+            command.argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             bufsize=0,  # closing a buffered pipe waits for the thread that reads it
             cwd=self.folder,
-            env=child_environment({**environment, MARK_VARIABLE: self._mark}),
+            env=command.env,
+            pass_fds=[handle for block in shared for handle in block.handles],
             start_new_session=os.name == "posix",
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
@@ -161,12 +195,57 @@ class CandidateProcess:
         for thread in self._threads:
             thread.start()
         self.killed_by_us = False
+        self._access.sandbox.started(self._popen.pid)
+        self._watch = Watch(self._popen.pid, self.folder, self._exceeded, bounds)
+        self._watch.start()
+
+    def _command(
+        self, role: str, environment: Mapping[str, str], shared: Sequence[SharedFile]
+    ) -> Command:
+        access = self._access
+        own = {**environment, MARK_VARIABLE: self._mark}
+        if access.sandbox.strict:
+            begin_warm(self.folder, *access.warm_from)
+            own = {**own, **cache_variables(self.folder)}
+        return access.sandbox.wrap(
+            [sys.executable, "-m", "prepare.child", role],
+            child_environment(own),
+            readable=access.readable,
+            writable=[self.folder, *(path for block in shared for path in block.paths)],
+            listable=access.listable,
+        )
+
+    def configure(self, **fields: Any) -> None:
+        """Send the first message, with what the audit hook needs to know."""
+        rules = {
+            "readable": [str(path) for path in self._access.readable],
+            "writable": [str(self.folder)],
+            "hidden": [str(path) for path in self._access.hidden],
+            "refuse": not self._access.sandbox.strict,
+        }
+        self.send("configure", audit=rules, **fields)
+
+    def _exceeded(self, message: str) -> None:
+        self._stopped = CandidateStopped("resource_limit", message)
+        self.kill()
+
+    def _note(self, message: Mapping[str, Any]) -> None:
+        """The audit hook reports; where nothing stronger holds, a forbidden act ends the run."""
+        touched = parse(Touched, dict(message))
+        if len(self.touched) < MAX_TOUCHED:
+            self.touched.append(touched)
+        if touched.forbidden and not self._access.sandbox.strict and self._stopped is None:
+            text = f"it tried to {touched.act} {touched.target}"
+            self._stopped = CandidateStopped("forbidden", text)
 
     def _read(self) -> None:
         while True:
             item: dict[str, Any] | Exception
             try:
                 item = {**self._channel.receive(), "received_at": time.monotonic()}
+                if item["kind"] == "touched":
+                    self._note(item)
+                    continue
             except (ChannelClosed, ProtocolError) as error:
                 item = error
             while not self._closing.is_set():
@@ -195,7 +274,7 @@ class CandidateProcess:
     def receive(self, timeout: float) -> dict[str, Any]:
         """The next message, with `received_at` (this process's monotonic clock, seconds).
 
-        Raises TimedOut, ProcessGone, or ProtocolError.
+        Raises TimedOut, ProcessGone, CandidateStopped or ProtocolError.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -209,10 +288,12 @@ class CandidateProcess:
                 )
             except queue.Empty:
                 if ended:
+                    self._check()
                     raise ProcessGone(self._reap()) from None
                 if remaining <= SLICE:
                     raise TimedOut from None
                 continue
+            self._check()  # the reason for its end, if it was ours
             if isinstance(item, ChannelClosed):
                 self._inbox.put(item)
                 raise ProcessGone(self._reap())
@@ -222,6 +303,8 @@ class CandidateProcess:
             return item
 
     def _check(self) -> None:
+        if self._stopped is not None:
+            raise self._stopped
         if self._deaf:
             raise ProtocolError("the candidate does not read the messages it asked for")
         if os.fstat(self._log.fileno()).st_size > MAX_LOG_BYTES:
@@ -229,11 +312,12 @@ class CandidateProcess:
 
     def _reap(self) -> int:
         try:
-            return self._popen.wait(timeout=5)
+            code = self._popen.wait(timeout=5)
         except subprocess.TimeoutExpired:
             # It closed its channel on purpose and lives on: nothing it says counts any more.
             self.kill()
-            return self._popen.wait()
+            code = self._popen.wait()
+        return self._access.sandbox.exit_status(code)
 
     def rss_bytes(self) -> int:
         """Resident memory of the process and of what it started, in bytes; 0 when it is gone."""
@@ -270,6 +354,7 @@ class CandidateProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._watch.stop()
         self.kill()
         self._closing.set()
         with contextlib.suppress(queue.Full):  # its writer waits on a pipe that nobody reads

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,9 +127,7 @@ class TimedRun(Run):
             if message["kind"] == "end":
                 return
             if message["kind"] == "opened":
-                ring = shared_array(
-                    Path(message["path"]), tuple(message["shape"]), message["dtype"]
-                )
+                ring = shared_array(message["ring"], tuple(message["shape"]), message["dtype"])
                 continue
             if message["kind"] != "slot":
                 raise ChannelClosed(f"unexpected {message['kind']!r} while reading batches")

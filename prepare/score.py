@@ -10,10 +10,9 @@ the vocabulary. No code of the candidate runs in the process that knows the targ
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from prepare.cache import explained
-from prepare.channel import DTYPE_BYTES, SharedFile, scratch_folder
-from prepare.messages import failed_report
+from prepare.channel import DTYPE_BYTES, SharedFile
+from prepare.isolation import Access
+from prepare.messages import Touched, failed_report
 from prepare.process import CandidateProcess
 
 ANSWER_BYTES = 64 * 1024 * 1024
@@ -125,25 +125,36 @@ class Answerer:
         environment: Mapping[str, str],
         *,
         name: str,
+        access: Access,
+        touched: list[Touched],
         max_rows: int,
         timeout: float,
     ) -> None:
-        """Start it. name: of its log and folder. timeout: seconds to answer all questions."""
+        """Start it. name: of its log and folder. touched: gets what the audit hook reports.
+
+        timeout: seconds to answer all questions."""
         spec = configuration["spec"]
         self._vocab_size, length = int(spec["vocab_size"]), int(spec["max_seq_len"])
         self._answer_bytes = max_rows * length * self._vocab_size * 4
         self._question_tokens = max_rows * length
         self._timeout = timeout
-        self._folder = scratch_folder(2 * self._answer_bytes)
-        self._questions = SharedFile(self._folder / "questions", 2 * self._question_tokens * 4)
-        self._answers = SharedFile(self._folder / "answers", 2 * self._answer_bytes)
-        self._process = CandidateProcess(run_dir, "answer", environment, name=name)
+        self._questions = SharedFile(2 * self._question_tokens * 4)
+        self._answers = SharedFile(2 * self._answer_bytes)
+        weights = Path(str(configuration["weights"]))
+        self._process = CandidateProcess(
+            run_dir,
+            "answer",
+            environment,
+            name=name,
+            access=replace(access, readable=(*access.readable, weights)),
+            shared=(self._questions, self._answers),
+            touched=touched,
+        )
         self._deadline = time.monotonic() + timeout
-        self._process.send(
-            "configure",
+        self._process.configure(
             **configuration,
-            questions=str(self._questions.path),
-            answers=str(self._answers.path),
+            questions=self._questions.address,
+            answers=self._answers.address,
             shape=[2, self._question_tokens],
             answer_bytes=self._answer_bytes,
         )
@@ -188,7 +199,7 @@ class Answerer:
 
     def _send_question(self, slot: int, tokens: np.ndarray) -> None:
         rows, length = tokens.shape
-        with explained(self._questions.path):
+        with explained(Path("shared memory")):
             self._questions.write(slot * self._question_tokens * 4, tokens.astype(np.int32))
         self._process.send("ask", slot=slot, rows=rows, length=length)
 
@@ -208,7 +219,6 @@ class Answerer:
         self._process.__exit__(kind, error, trace)
         self._questions.close()
         self._answers.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class CandidateFailed(Exception):

@@ -7,7 +7,6 @@ tokens, after which the weights are made anew.
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from prepare.cache import explained
-from prepare.channel import ProtocolError, SharedFile, scratch_folder
+from prepare.channel import ProtocolError, SharedFile
 from prepare.errors import PrepareError
 from prepare.feed import Feed
 from prepare.messages import Built, Hello, Open, Progress, Weights, failed_report, parse
 from prepare.packing import Rows
-from prepare.process import CandidateProcess, ProcessGone, TimedOut
+from prepare.process import CandidateProcess, CandidateStopped, ProcessGone, TimedOut
 from prepare.runfiles import Seal, Tampered
 from prepare.settings import Settings
 
@@ -42,6 +41,7 @@ RSS_INTERVAL = 1.0
 PROGRESS_INTERVAL = 0.05
 # Tokens in one batch: beyond any device, and the ring of them still fits a small /dev/shm.
 MAX_BATCH_TOKENS = 2**24
+MAX_TOKEN_BYTES = 4
 
 
 class TrainingFailed(Exception):
@@ -66,6 +66,12 @@ class Trained:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+def ring_bytes(max_seq_len: int) -> int:
+    """Size of the ring for batches of any allowed size; untouched memory costs nothing."""
+    rows = MAX_BATCH_TOKENS // max_seq_len
+    return SLOTS * rows * (max_seq_len + 1) * MAX_TOKEN_BYTES
+
+
 class Feeder(threading.Thread):
     """Packs batches into a ring ahead of need and announces each filled slot.
 
@@ -78,25 +84,26 @@ class Feeder(threading.Thread):
         feed: Feed,
         rows: int,
         row_tokens: int,
+        ring: SharedFile,
         limit: int | None = None,
     ) -> None:
+        """ring: shared with the process since it was started, see `ring_bytes`."""
         super().__init__(daemon=True)
         self._process, self._feed, self._limit = process, feed, limit
         dtype = feed.rows.dtype
         self._batch = np.empty((rows, row_tokens), dtype)
-        self._folder = scratch_folder(SLOTS * self._batch.nbytes)
-        self._ring = SharedFile(self._folder / "ring", SLOTS * self._batch.nbytes)
+        self._ring = ring
         self._free = threading.Semaphore(SLOTS)
         self._stopped = threading.Event()
         self.handed_out = self.read = 0
         self.error: BaseException | None = None
         self._fill(0)  # ready before it is asked for, and before the clock starts
         shape = [SLOTS, rows, row_tokens]
-        self.announcement = {"path": str(self._ring.path), "shape": shape, "dtype": dtype.name}
+        self.announcement = {"ring": ring.address, "shape": shape, "dtype": dtype.name}
 
     def _fill(self, slot: int) -> None:
         self._feed.fill(self._batch)
-        with explained(self._ring.path):
+        with explained(Path("shared memory")):
             self._ring.write(slot * self._batch.nbytes, self._batch)
 
     def run(self) -> None:
@@ -126,12 +133,10 @@ class Feeder(threading.Thread):
         self._free.release()
 
     def close(self) -> None:
-        """Stop, and give the shared memory back."""
+        """Stop filling."""
         self.stop()
         if self.is_alive():
             self.join(timeout=10)
-        self._ring.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class TrainingRun:
@@ -142,10 +147,12 @@ class TrainingRun:
         process: CandidateProcess,
         settings: Settings,
         rows: Rows,
+        ring: SharedFile,
         on_event: EventSink,
         weights: Path,
     ) -> None:
         self._process, self._settings, self._rows = process, settings, rows
+        self._ring = ring
         self._on_event = on_event
         self._feed = Feed(rows, settings.seed)
         self._feeder: Feeder | None = None
@@ -218,6 +225,8 @@ class TrainingRun:
             return self._process.receive(SLICE)
         except TimedOut:
             return None
+        except CandidateStopped as stopped:
+            raise TrainingFailed(self._phase, stopped.kind, stopped.message) from stopped
         except ProcessGone as gone:
             kind = "killed" if gone.returncode < 0 else "exit"
             raise TrainingFailed(self._phase, kind, str(gone)) from gone
@@ -269,7 +278,7 @@ class TrainingRun:
         if budget is not None:
             limit = -(-(budget - self._tokens) // self._batch_tokens)
         row_tokens = self._settings.max_seq_len + 1
-        self._feeder = Feeder(self._process, self._feed, rows, row_tokens, limit)
+        self._feeder = Feeder(self._process, self._feed, rows, row_tokens, self._ring, limit)
         self._process.send("opened", **self._feeder.announcement)
         if self._clock_started is None:
             self._clock_started = self._last_read = time.monotonic()
@@ -356,6 +365,7 @@ def train_candidate(
     configuration: Mapping[str, Any],
     settings: Settings,
     rows: Rows,
+    ring: SharedFile,
     on_event: EventSink,
     weights: Path,
 ) -> Trained:
@@ -366,11 +376,10 @@ def train_candidate(
     budget: dict[str, float] = {"seconds": settings.time_budget}
     if settings.token_budget is not None:
         budget = {"tokens": float(settings.token_budget)}
-    process.send(
-        "configure",
+    process.configure(
         **configuration,
         weights=str(process.folder / WEIGHTS_NAME),
         budget=budget,
         warmup_seconds=settings.warmup_timeout / 2,
     )
-    return TrainingRun(process, settings, rows, on_event, weights).drive()
+    return TrainingRun(process, settings, rows, ring, on_event, weights).drive()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 
 import numpy as np
@@ -13,7 +14,6 @@ from prepare.channel import (
     ChannelClosed,
     ProtocolError,
     SharedFile,
-    scratch_folder,
     shared_array,
 )
 
@@ -59,10 +59,12 @@ def test_sending_to_nobody_says_so():
         Channel(io.BytesIO(), wire).send("hello")
 
 
-def test_both_sides_of_a_shared_array_see_each_other():
-    folder = scratch_folder(1024)
-    ours = SharedFile(folder / "a", 12)
-    theirs = shared_array(folder / "a", (2, 3), "uint16")
+@pytest.mark.parametrize("named", [False, True])
+def test_both_sides_of_a_shared_array_see_each_other(named, monkeypatch):
+    if named:
+        monkeypatch.setattr("prepare.channel._sealed_memory", lambda size: None)
+    ours = SharedFile(12)
+    theirs = shared_array(ours.address, (2, 3), "uint16")
     ours.write(6, np.array([[1, 2, 65535]], dtype=np.uint16))
     assert theirs.tolist() == [[0, 0, 0], [1, 2, 65535]]
     theirs[0, 1] = 7
@@ -70,8 +72,40 @@ def test_both_sides_of_a_shared_array_see_each_other():
     theirs[0, 1] = 8
     assert copy.tolist() == [0, 7, 0]
     ours.close()
-    (folder / "a").unlink()
-    folder.rmdir()
+    assert not any(path.exists() for path in ours.paths)
+
+
+def test_shared_memory_keeps_its_size():
+    ours = SharedFile(8)
+    if not ours.handles:
+        pytest.skip("no memory without a name on this system")
+    for size in (0, 4, 16):
+        with pytest.raises(PermissionError):
+            os.truncate(ours.handles[0], size)
+    ours.close()
+
+
+def test_what_is_sent_in_the_middle_of_sending_goes_with_the_next_message():
+    wire = io.BytesIO()
+
+    class Interrupted:
+        """A stream in the middle of whose first write Python runs something else."""
+
+        calls = 0
+
+        def write(self, data):
+            self.calls += 1
+            if self.calls == 1:
+                channel.send_soon("report", n=1)
+            return wire.write(data)
+
+        def flush(self):
+            pass
+
+    channel = Channel(io.BytesIO(), Interrupted())  # type: ignore[arg-type]
+    channel.send("progress", step=1)
+    reader = Channel(io.BytesIO(wire.getvalue()), io.BytesIO())
+    assert [reader.receive()["kind"] for _ in range(2)] == ["progress", "report"]
 
 
 def test_messages_are_plain_json():
