@@ -380,16 +380,17 @@ def test_missing_or_read_only_folder_is_typed(tmp_path):
 
 # -- kill -9 ----------------------------------------------------------------------------------
 
-APPEND = """
-import os, sys
-from pathlib import Path
-from autoresearch.engine.ledger import Ledger
-with Ledger(Path(sys.argv[1])) as ledger:
-    os.write(1, b"ready\\n")
-    while True:
-        record = ledger.append({"kind": "note", "by": os.getpid(), "pad": "x" * 20000})
-        os.write(1, b"%d\\n" % record["seq"])
-"""
+
+def append_for_ever(path: Path, told: int) -> None:
+    """Append and tell each record's number once it counts; never returns."""
+    try:
+        with Ledger(path) as ledger:
+            os.write(told, b"ready\n")
+            while True:
+                record = ledger.append({"kind": "note", "by": os.getpid(), "pad": "x" * 20_000})
+                os.write(told, b"%d\n" % record["seq"])
+    finally:
+        os._exit(1)
 
 
 @posix
@@ -397,13 +398,17 @@ def test_forty_kills_lose_and_double_nothing(path):
     chance = random.Random(3)
     acknowledged: list[tuple[int, int]] = []
     for _ in range(40):
-        process = script(APPEND, path)
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(chance.uniform(0.0, 0.03))
-        process.send_signal(signal.SIGKILL)
-        out, _ = process.communicate()
-        complete = out[: out.rfind("\n") + 1].split()
-        acknowledged += [(process.pid, int(seq)) for seq in complete]
+        reading, told = os.pipe()
+        child = os.fork()
+        if child == 0:
+            append_for_ever(path, told)
+        os.close(told)
+        with os.fdopen(reading, "rb") as pipe:
+            assert pipe.readline() == b"ready\n"
+            time.sleep(chance.uniform(0.0, 0.03))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            acknowledged += [(child, int(line)) for line in pipe if line.endswith(b"\n")]
     with Ledger(path) as ledger:
         ledger.append({"kind": "note", "by": 0})
     assert Ledger(path).verify() == []
