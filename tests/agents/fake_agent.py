@@ -19,12 +19,12 @@ HELP = {
     "--strict-mcp-config --no-session-persistence --max-budget-usd --model",
     "codex": "--json -o --sandbox -C --skip-git-repo-check --ephemeral --ignore-user-config "
     "--ignore-rules -c -m",
-    "gemini": "-p -o --approval-mode --skip-trust -m",
+    "gemini": "-p -o --approval-mode --skip-trust --policy -m",
     "opencode": "--format -m",
     "aider": "--message-file --yes-always --no-auto-commits --no-dirty-commits "
     "--no-suggest-shell-commands --no-detect-urls --no-check-update --no-stream --no-pretty "
-    "--map-tokens --no-gitignore --no-show-release-notes --analytics-disable --subtree-only "
-    "--input-history-file --chat-history-file --model --file",
+    "--map-tokens --no-gitignore --no-show-release-notes --no-show-model-warnings "
+    "--analytics-disable --subtree-only --input-history-file --chat-history-file --model --file",
     "cursor": "-p --force --trust --output-format --sandbox --workspace --model",
     "qwen": "-p --output-format --approval-mode --max-session-turns --model",
     "goose": "-i --no-session --max-turns --with-builtin --model",

@@ -1,9 +1,6 @@
 """A model behind an endpoint: blocks, one repair round, deadlines, what it cost."""
 
-import importlib.util
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -25,24 +22,7 @@ from autoresearch.engine.proposers.blocks import (
 )
 from autoresearch.engine.proposers.digest import Digest
 from autoresearch.engine.trial import Failure
-
-
-def _load(name: str):
-    """A helper of tests/agents, which is no package."""
-    path = Path(__file__).resolve().parents[1] / "agents" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-model_server = _load("model_server")
-Reply, ModelServer, completion = (
-    model_server.Reply,
-    model_server.ModelServer,
-    model_server.completion,
-)
+from tests.agents.model_server import ModelServer, Reply, completion
 
 TRAIN = (
     "import x\n\nDEPTH = 8  # blocks\nMAX_DEPTH = 8\nlr = 1\n\n\n"

@@ -1,7 +1,7 @@
 """How each coding agent is called headless: one row per agent, nothing else differs between them.
 
 Flags were compared with `--help` of Claude Code 2.1.197, codex-cli 0.169.0, Gemini CLI 0.61.0,
-opencode 1.18.33 and Qwen Code 0.15.10; those of aider, cursor and goose are from their
+opencode 1.18.33, Qwen Code 0.15.10 and aider 0.86.2; those of cursor and goose are from their
 documentation. An installed program whose help lacks a flag is refused with that flag's name.
 
 Settings are written into a private folder that is gone after the call, never into the worktree.
@@ -11,6 +11,7 @@ They narrow what an agent does by accident; what counts is the diff it leaves.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +64,9 @@ class Agent:
     keys: tuple[str, ...]  # environment variables it needs of ours
     confines: str
     stdin: bool = True  # the prompt goes there
-    files: Callable[[Call], Mapping[str, Any]] = field(default=lambda call: {})  # name -> JSON
+    files: Callable[[Call], Mapping[str, Any]] = field(
+        default=lambda call: {}
+    )  # name -> text, or JSON
     environment: Callable[[Call], Mapping[str, str]] = field(default=lambda call: {})
     exits: Mapping[int, str] = field(default_factory=dict)
     help: tuple[str, ...] = ("--help",)
@@ -92,6 +95,8 @@ def _codex_arguments(call: Call) -> list[str]:
         *("exec", "--json", "-o", str(call.private / "last.txt"), "--sandbox", "workspace-write"),
         *("-C", str(call.folder), "--skip-git-repo-check", "--ephemeral", "--ignore-user-config"),
         *("--ignore-rules", "-c", "sandbox_workspace_write.network_access=false"),
+        *("-c", "sandbox_workspace_write.exclude_slash_tmp=true"),
+        *("-c", "sandbox_workspace_write.exclude_tmpdir_env_var=true"),
         # What the model runs sees no key of ours.
         *("-c", 'approval_policy="never"', "-c", 'shell_environment_policy.inherit="core"'),
         *call.option("-m", call.model),
@@ -99,13 +104,21 @@ def _codex_arguments(call: Call) -> list[str]:
 
 
 def _gemini_files(call: Call) -> dict[str, Any]:
+    """A policy: its system settings must lie in a folder of root's, a policy file may be ours."""
+    rules: list[tuple[Any, str, str, int]] = [
+        ("*", "", "deny", 1),
+        (list(_READING), "", "allow", 50),
+    ]
+    for path in call.artifacts:
+        # A rule each: it refuses nested groups. Its arguments are JSON, keys in order.
+        edits = json.dumps(f'"file_path":"[^"]*{re.escape(path)}"')
+        rules.append((["replace", "write_file"], f"argsPattern = {edits}\n", "allow", 100))
     return {
-        "settings.json": {
-            "general": {"enableAutoUpdate": False, "enableAutoUpdateNotification": False},
-            "privacy": {"usageStatisticsEnabled": False},
-            "model": {"maxSessionTurns": call.turns},
-            "tools": {"core": [*_READING, "replace", "write_file"]},
-        }
+        "policy.toml": "\n".join(
+            f"[[rule]]\ntoolName = {json.dumps(tools)}\n{pattern}"
+            f'decision = "{decision}"\npriority = {priority}\n'
+            for tools, pattern, decision, priority in rules
+        )
     }
 
 
@@ -153,7 +166,13 @@ def _aider_arguments(call: Call) -> list[str]:
         *("--message-file", str(call.prompt_file), "--yes-always", "--no-auto-commits"),
         *("--no-dirty-commits", "--no-suggest-shell-commands", "--no-detect-urls"),
         *("--no-check-update", "--no-stream", "--no-pretty", "--map-tokens", "0"),
-        *("--no-gitignore", "--no-show-release-notes", "--analytics-disable", "--subtree-only"),
+        *(
+            "--no-gitignore",
+            "--no-show-release-notes",
+            "--no-show-model-warnings",
+            "--analytics-disable",
+            "--subtree-only",
+        ),
         *("--input-history-file", str(private / "input.txt")),
         *("--chat-history-file", str(private / "chat.md")),
         *(*call.option("--model", call.model), *files),
@@ -227,18 +246,17 @@ def _rows() -> Sequence[Agent]:
             programs=("gemini",),
             arguments=lambda call: [
                 *("-o", "json", "--approval-mode", "auto_edit", "--skip-trust"),
+                *("--policy", str(call.private / "policy.toml")),
                 *(*call.option("-m", call.model), "-p", _POINTER),
             ],
             files=_gemini_files,
-            environment=lambda call: {
-                "GEMINI_CLI_SYSTEM_SETTINGS_PATH": str(call.private / "settings.json")
-            },
+            environment=lambda call: {"GEMINI_TELEMETRY_ENABLED": "false"},
             parse=formats.gemini_object,
             keys=_named(
                 "GEMINI_API_KEY GOOGLE_API_KEY GOOGLE_GENAI_USE_VERTEXAI GOOGLE_CLOUD_PROJECT",
                 "GOOGLE_CLOUD_LOCATION GOOGLE_APPLICATION_CREDENTIALS GOOGLE_GEMINI_BASE_URL",
             ),
-            confines="no shell, no network tools; edits inside the scratch folder",
+            confines="no shell, no network tools; edits of the artifacts alone",
             exits={
                 41: "authentication",
                 42: "wrong input",
@@ -257,7 +275,11 @@ def _rows() -> Sequence[Agent]:
             arguments=lambda call: ["run", "--format", "json", *call.option("-m", call.model)],
             environment=_opencode_environment,
             parse=formats.opencode_events,
-            keys=_named(_PROVIDER_KEYS, "OPENCODE_CONFIG OPENCODE_CONFIG_CONTENT OPENCODE_API_KEY"),
+            keys=_named(
+                _PROVIDER_KEYS,
+                "OPENCODE_CONFIG OPENCODE_CONFIG_CONTENT OPENCODE_API_KEY",
+                "OPENCODE_DISABLE_MODELS_FETCH OPENCODE_MODELS_URL",
+            ),
             confines="no shell, no network tools; edits of the artifacts alone",
             help=("run", "--help"),
             install="npm install -g opencode-ai",

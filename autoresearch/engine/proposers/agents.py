@@ -141,6 +141,7 @@ class AgentProposer:
             name=self.name,
             failure=f"says: {report.error}" if report.error else "",
             exits=self._agent.exits,
+            message=report.message,
         )
 
     def observe(self, trial: Trial) -> None:
@@ -170,7 +171,8 @@ class AgentProposer:
     def _write(self, call: Call) -> None:
         call.prompt_file.write_text(call.prompt, encoding="utf-8")
         for name, content in self._agent.files(call).items():
-            (call.private / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
+            text = content if isinstance(content, str) else json.dumps(content, indent=1)
+            (call.private / name).write_text(text, encoding="utf-8")
 
     def _look(self) -> Installed:
         path = self._base().get("PATH")

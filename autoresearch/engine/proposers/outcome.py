@@ -20,7 +20,7 @@ from autoresearch.engine.proposers.base import (
     touches,
 )
 from autoresearch.engine.proposers.process import Finished
-from autoresearch.engine.proposers.text import one_line
+from autoresearch.engine.proposers.text import last_lines, one_line
 from autoresearch.engine.trial import Cost
 
 _STOPPED = {"deadline": TIMEOUT, "output": FLOOD, "cancelled": CANCELLED}
@@ -37,12 +37,14 @@ def judge(
     name: str = "the program",
     failure: str = "",
     exits: Mapping[int, str] | None = None,
+    message: str = "",
 ) -> Proposal:
     """The proposal of a program that ended.
 
     One that we had to stop proposes nothing: its edit may be half done. One that ended by itself
     has proposed what it edited, whatever its exit code; without an edit, `failure` (what it said),
-    its exit code (`exits` knows some) or the lack of an edit is the problem.
+    its exit code (`exits` knows some) or the lack of an edit is the problem. `message` is what it
+    said at last: it stands for the output where that is a stream of events.
     """
     changed = changed_files(before, snapshot(request.folder))
     edited = touches(changed, request.artifacts)
@@ -65,7 +67,7 @@ def judge(
         description=one_line(description, 300) or _summary(request, changed),
         predicted=predicted,
         cost=cost,
-        log_tail=done.tail,
+        log_tail=last_lines(message) if message and not problem else done.tail,
         problem=one_line(problem, 400),
         problem_kind=kind,
         seconds=done.seconds,
