@@ -69,7 +69,7 @@ class CommandProposer:
                     self._argv,
                     cwd=request.folder,
                     env=needed_environment(self._pass_env, self._environ),
-                    stdin=json.dumps(_message(request, program)).encode(),
+                    stdin=json.dumps(_message(request, program), ensure_ascii=False).encode(),
                     seconds=request.seconds,
                     cancelled=request.cancelled,
                 )

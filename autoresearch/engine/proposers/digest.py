@@ -189,7 +189,7 @@ class Digest:
 
     def size(self) -> int:
         """Characters of the longer of the two forms."""
-        return max(len(self.markdown()), len(json.dumps(self.to_dict())))
+        return max(len(self.markdown()), len(json.dumps(self.to_dict(), ensure_ascii=False)))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready. What candidates printed stands under `untrusted_log` alone."""
