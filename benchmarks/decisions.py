@@ -483,8 +483,8 @@ def markdown(report: dict[str, Any]) -> str:
 def main() -> None:
     """Run every table, print it and write the JSON."""
     parser = argparse.ArgumentParser(description="Replay the policies on drawn and recorded noise.")
-    parser.add_argument("--studies", type=int, default=1500, help="whole studies per table row")
-    parser.add_argument("--decisions", type=int, default=10_000, help="no-op decisions per row")
+    parser.add_argument("--studies", type=int, default=1200, help="whole studies per table row")
+    parser.add_argument("--decisions", type=int, default=8_000, help="no-op decisions per row")
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--output", type=Path, default=RESULTS / "decisions.json")
     options = parser.parse_args()
