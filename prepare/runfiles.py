@@ -48,10 +48,11 @@ def read_end(path: Path, size: int) -> bytes:
         descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0))
     except OSError:
         return b""
+    about = os.fstat(descriptor)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(descriptor)
+        return b""
     with open(descriptor, "rb") as file:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            return b""
         file.seek(max(0, about.st_size - size))
         return file.read(size)
 
