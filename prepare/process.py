@@ -14,7 +14,6 @@ import contextlib
 import os
 import queue
 import re
-import secrets
 import signal
 import subprocess
 import sys
@@ -32,17 +31,15 @@ from prepare.channel import Channel, ChannelClosed, ProtocolError, SharedFile
 from prepare.compiled import begin_warm, cache_variables
 from prepare.isolation import Access, Command, Unconfined
 from prepare.messages import Touched, parse
+from prepare.orphans import MARK_VARIABLE, Guard, kill_marked
 from prepare.runfiles import create, fresh_folder, read_end
 from prepare.watch import Bounds, Watch
 
-# Every process that a candidate starts inherits this variable, unless it takes pains not to.
-MARK_VARIABLE = "AUTORESEARCH_CANDIDATE"
 # Messages waiting in either direction: honest traffic is a handful.
 INBOX, OUTBOX = 64, 256
 # A wait is cut in slices, to notice a process that ended while others hold its pipes.
 SLICE = 0.1
 MAX_LOG_BYTES = 256 * 1024 * 1024
-KILL_ROUNDS = 20
 MAX_TOUCHED = 50
 LOG_TAIL_LINES = 50
 LOG_TAIL_BYTES = 16_000
@@ -119,27 +116,6 @@ def kill_tree(pid: int) -> None:
             return
 
 
-def kill_marked(mark: str) -> None:
-    """Kill every process that inherited `mark`, also those that left their group and parents."""
-    for _ in range(KILL_ROUNDS):  # what forks while we look is met in the next round
-        victims = [process for process in psutil.process_iter() if _mark_of(process) == mark]
-        if not victims:
-            return
-        for victim in victims:
-            try:
-                victim.kill()
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        psutil.wait_procs(victims, timeout=1)
-
-
-def _mark_of(process: psutil.Process) -> str | None:
-    try:
-        return str(process.environ().get(MARK_VARIABLE))
-    except (psutil.Error, OSError):  # somebody else's, or gone: none of ours
-        return None
-
-
 class CandidateProcess:
     """`python -m prepare.child ROLE` in a new folder `run_dir/work/NAME`, log in `NAME.log`."""
 
@@ -168,7 +144,8 @@ class CandidateProcess:
         self.log_path = run_dir / f"{name or role}.log"
         self.folder = fresh_folder(run_dir / "work" / (name or role))
         self._log = create(self.log_path)
-        self._mark = secrets.token_hex(16)
+        self._guard = Guard()
+        self._mark = self._guard.mark
         command = self._command(role, environment, shared)
         self._popen = subprocess.Popen(
             command.argv,
@@ -361,6 +338,7 @@ class CandidateProcess:
             self._outbox.put_nowait(None)
         for thread in self._threads:
             thread.join(timeout=1)
+        self._guard.stop()
         for stream in (self._popen.stdin, self._popen.stdout, self._log):
             if stream is not None:
                 with contextlib.suppress(OSError):

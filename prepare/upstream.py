@@ -11,7 +11,6 @@ import json
 import math
 import os
 import re
-import secrets
 import subprocess
 import sys
 import time
@@ -19,14 +18,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
+from prepare.orphans import MARK_VARIABLE, Guard, kill_marked
 from prepare.outcome import Failure, Outcome, Result
 from prepare.process import (
-    MARK_VARIABLE,
     MAX_LOG_BYTES,
     SLICE,
     child_environment,
     describe_exit,
-    kill_marked,
     kill_tree,
     log_tail,
 )
@@ -105,9 +103,8 @@ def run_script(
     log = folder / "train.log"
     started = time.monotonic()
     limit = SLOWEST * settings.time_budget + settings.startup_timeout + settings.score_timeout
-    mark = secrets.token_hex(16)
-    extra = {SETTINGS_VARIABLE: json.dumps(settings.model_dump()), MARK_VARIABLE: mark}
-    with create(log) as output:
+    with create(log) as output, Guard() as guard:
+        extra = {SETTINGS_VARIABLE: json.dumps(settings.model_dump()), MARK_VARIABLE: guard.mark}
         process = subprocess.Popen(
             [sys.executable, str(script.resolve())],
             stdin=subprocess.DEVNULL,
@@ -122,7 +119,7 @@ def run_script(
         finally:
             kill_tree(process.pid)
             process.wait()
-            kill_marked(mark)
+            kill_marked(guard.mark)
     seconds = time.monotonic() - started
     if stopped is not None:
         return Failure("training", *stopped, log_tail(log), run_dir=str(folder))

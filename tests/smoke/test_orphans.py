@@ -1,0 +1,89 @@
+"""A killed harness leaves no candidate behind: not one that computes, not what it started."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from prepare.orphans import MARK_VARIABLE
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills a harness with SIGKILL")
+
+# The harness, cut down to what matters here: it starts a candidate and speaks to it no more.
+HARNESS = """
+import sys, time
+from pathlib import Path
+from prepare.process import CandidateProcess
+
+process = CandidateProcess(Path(sys.argv[1]), "train", {"AUTORESEARCH_BACKEND": "cpu"})
+process.configure(script=sys.argv[2], spec={"vocab_size": 256, "max_seq_len": 16}, seed=0)
+print("started", process._mark, flush=True)
+time.sleep(600)
+"""
+
+# It holds Python's lock in native code (`pow` of huge numbers never lets go), after it started a
+# process in a session of its own.
+CANDIDATE = """
+import subprocess, sys
+from pathlib import Path
+
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+Path({flag!r}).write_text("busy")
+pow(3, 10**9)
+"""
+
+
+def carriers(mark: str) -> list[psutil.Process]:
+    """Living processes that carry a mark."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            alive = process.status() != psutil.STATUS_ZOMBIE
+            if alive and process.environ().get(MARK_VARIABLE) == mark:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def wait_until(condition, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.05)
+
+
+def test_a_busy_candidate_and_its_children_die_with_a_killed_harness(tmp_path):
+    flag = tmp_path / "flag"
+    script = tmp_path / "train.py"
+    script.write_text(CANDIDATE.format(flag=str(flag)))
+    harness = subprocess.Popen(
+        [sys.executable, "-c", HARNESS, str(tmp_path / "run"), str(script)],
+        cwd=ROOT,
+        env={**os.environ, "AUTORESEARCH_COMPILE": "0", "AUTORESEARCH_DTYPE": "float32"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert harness.stdout is not None
+    with harness:
+        mark = harness.stdout.readline().split()[1]
+        wait_until(flag.exists)
+        assert len(carriers(mark)) == 2
+        os.kill(harness.pid, signal.SIGKILL)
+        harness.wait()
+        wait_until(lambda: not carriers(mark))
+
+
+def test_an_orderly_end_leaves_no_guard(tmp_path):
+    from prepare.orphans import Guard
+
+    with Guard() as guard:
+        watcher = psutil.Process(guard._popen.pid)
+        assert watcher.is_running()
+    assert not watcher.is_running()
