@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from autoresearch.engine.change import Change, champion_message, check, diff_hash
-from autoresearch.engine.errors import EngineError, Rejected
+from autoresearch.engine.errors import ChampionMoved, EngineError, Rejected
 from autoresearch.engine.ledger import Ledger
 from autoresearch.engine.measuring import (
     DISTURBED_RETRIES,
@@ -61,7 +61,8 @@ class Loop:
     rules: kinds of failure that mean a broken rule (`rejected`) rather than a broken program
     (`crash`). program: what the human wrote for the proposer. first_seed: seeds are this and
     the numbers after it, the same for champion and candidates. large_files: globs of what a run
-    leaves that is worth its disk for a champion only.
+    leaves that is worth its disk for a champion only. prune: stop a candidate's first run when it
+    can't catch up with the champion any more.
     """
 
     task: Task
@@ -77,6 +78,7 @@ class Loop:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     large_files: tuple[str, ...] = ()
+    prune: bool = False
     state: State = field(default_factory=State)
     stop_asked: bool = False
 
@@ -117,10 +119,22 @@ class Loop:
         champion = self.state.champion
         commit = None if champion is None else self.state.trials[champion].commit
         self.workspace.recover(self.state.trials.keys(), commit)
+        if self.state.restored and commit is not None:
+            score = self.state.trials[champion].score if champion is not None else None
+            idea = f"back to trial {champion}"
+            message = champion_message(self.task.objective.metric, None, score, idea)
+            self.workspace.restore(commit, self.task, message)
+
+    def restore(self, trial_id: int, reason: str) -> None:
+        """Make an earlier champion the champion again; recorded first, so a kill loses nothing."""
+        record = {"kind": "champion", "trial": trial_id, "reason": reason, "at": _now()}
+        self.ledger.append(record)
+        self.recover()
 
     def baseline(self) -> Trial:
         """Measure the program as it stands on several seeds: the first champion, and the noise."""
         if BASELINE in self.state.trials:
+            self._refuse_moved()
             return self.state.trials[BASELINE]
         started = _now()
         seeds = range(self.task.policy.noise_seeds)
@@ -150,6 +164,19 @@ class Loop:
         )
         self._record(trial)
         return trial
+
+    def _refuse_moved(self) -> None:
+        """Raises ChampionMoved if the branch holds another program than the champion's."""
+        champion, head = self._champion(), self.workspace.champion_commit
+        if champion.commit in (None, head):
+            return
+        here, there = (self.workspace.meaning(c, self.task) for c in (head, str(champion.commit)))
+        if here != there:
+            raise ChampionMoved(
+                f"{self.workspace.branch} holds another program than the champion, trial "
+                f"{champion.id}: someone committed there",
+                f"`autoresearch undo {champion.id}` brings the champion back",
+            )
 
     def digest(self) -> Digest:
         """What a proposer is told of the past."""
@@ -239,7 +266,7 @@ class Loop:
                 return proposal
             trial, change = self._mended(number, scratch, proposal, edit)
             trial = replace(trial, started_at=began, finished_at=_now())
-            if trial.status is TrialStatus.KEEP and change is not None:
+            if change is not None:  # also of what isn't kept: it stays reachable by its own ref
                 commit = self.workspace.commit(change, self._message(trial), trial.id)
                 trial = replace(trial, commit=commit)
             self._record(trial)
@@ -319,11 +346,16 @@ class Loop:
             if decision.action != "measure":
                 break
             for seed in decision.candidate_seeds:
-                runs.append(self._runs.measure(program, trial.id, seed, "candidate"))
+                curves = self._runs.curves(champion.id) if self.prune and not runs else ()
+                runs.append(self._runs.measure(program, trial.id, seed, "candidate", curves))
                 ended = self._ended_early(trial, runs, repeats)
                 if ended is not None:
                     return ended
             repeats += self._measure_champion(trial.id, decision.champion_seeds, score_id)
+            if runs and any(run.score_id != runs[0].score_id for run in repeats):
+                reason = "score-id: its score measures something else than the champion's"
+                trial = replace(trial, replicates=tuple(runs), champion_replicates=tuple(repeats))
+                return measured(replace(trial, status=TrialStatus.REJECTED, reason=reason), runs)
         sign = -1.0 if self.task.objective.direction == "minimize" else 1.0
         return measured(
             replace(
@@ -368,9 +400,9 @@ class Loop:
         trial = replace(trial, extra_runs=len(runs) - 1 + len(repeats))
         if run.failure is not None:
             status = TrialStatus.REJECTED if run.failure.kind in self.rules else TrialStatus.CRASH
-            if run.failure.kind == PRUNED:
-                status = TrialStatus.PRUNED
             reason = f"{run.failure.phase}: {run.failure.kind}: {run.failure.message}"
+            if run.failure.kind == PRUNED:
+                status, reason = TrialStatus.PRUNED, run.failure.message
             return measured(replace(trial, status=status, reason=reason), runs)
         if run.disturbed:
             reason = f"{run.disturbed}, {DISTURBED_RETRIES + 1} times"
@@ -438,7 +470,12 @@ class Loop:
             champion.score,
             trial.score,
             trial.description,
-            {"Trial": trial.id, "Confidence": confidence, "Reason": trial.reason},
+            {
+                "Trial": trial.id,
+                "Status": trial.status,
+                "Confidence": confidence,
+                "Reason": trial.reason,
+            },
         )
 
     def _say(self, name: str, data: Mapping[str, Any]) -> None:

@@ -7,6 +7,8 @@ trial = measured(trial, replicates)
 
 from __future__ import annotations
 
+import contextlib
+import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.engine.change import Change
-from autoresearch.engine.task import Event, Measure, MeasureRequest
+from autoresearch.engine.task import Curve, Event, Measure, MeasureRequest
 from autoresearch.engine.trial import COST_SOURCES, Cost, Replicate, Trial
 
 DISTURBED_RETRIES = 2
+# Labels of runs of a trial's own program; its folder also holds extra runs of the champion.
+OWN = ("baseline", "candidate")
 
 
 @dataclass(frozen=True)
@@ -35,18 +39,44 @@ class Runs:
     large_files: tuple[str, ...]
     stopped: Callable[[], bool]
 
-    def measure(self, folder: Path, number: int, seed: int, label: str) -> Replicate:
-        """Run a program once; a run that the machine disturbed is made again, at most twice."""
+    def measure(
+        self,
+        folder: Path,
+        number: int,
+        seed: int,
+        label: str,
+        champion_curves: tuple[Curve, ...] = (),
+    ) -> Replicate:
+        """Run a program once; a run that the machine disturbed is made again, at most twice.
+
+        With `champion_curves` a run that can't catch up with them may be stopped early.
+        """
         for attempt in range(DISTURBED_RETRIES + 1):
             suffix = f"-{attempt}" if attempt else ""
             run_dir = self.folder(number) / f"{label}-{seed}{suffix}"
             self.on_event("run", {"id": number, "label": label, "seed": seed})
-            request = MeasureRequest(folder, self.first_seed + seed, run_dir, self.on_event)
+            request = MeasureRequest(
+                folder, self.first_seed + seed, run_dir, self.on_event, champion_curves
+            )
             run = replace(self.program(request), seed=seed)
             if not run.disturbed or run.failure is not None or self.stopped():
                 break
             self.on_event("warning", {"message": f"disturbed, measured again: {run.disturbed}"})
+        if run.score is not None and run.details.get("curve"):
+            # Beside the run's folder: what is in there the candidate may have made.
+            curve = self.folder(number) / f"{label}-{seed}.curve.json"
+            curve.write_text(json.dumps(run.details["curve"]), encoding="utf-8")
         return run
+
+    def curves(self, number: int) -> tuple[Curve, ...]:
+        """The training curves of a trial's own program; a file that a kill cut short is none."""
+        found: list[Curve] = []
+        for label in OWN:
+            for path in sorted(self.folder(number).glob(f"{label}-*.curve.json")):
+                with contextlib.suppress(ValueError, TypeError):
+                    points = json.loads(path.read_text(encoding="utf-8"))
+                    found.append([(float(spent), float(loss)) for spent, loss in points])
+        return tuple(found)
 
     def folder(self, number: int) -> Path:
         """Where everything that a trial's runs leave is put."""

@@ -23,6 +23,7 @@ class State:
 
     trials: dict[int, Trial] = field(default_factory=dict)
     champion: int | None = None  # id of the trial whose program is best
+    restored: bool = False  # the champion was brought back by hand, and nothing was kept since
     dollars: float = 0.0
     tokens: int = 0
     proposals: int = 0  # asked for, those that came to nothing included
@@ -38,7 +39,7 @@ class State:
                 fields = {name: item for name, item in record.items() if name not in ENVELOPE}
                 state.add(Trial.from_dict(fields))
             elif record.get("kind") == "champion":
-                state.champion = int(record["trial"])
+                state.champion, state.restored = int(record["trial"]), True
             elif record.get("kind") == "no_proposal":
                 state.proposals += 1
                 state.spend(record.get("cost") or {})
@@ -51,7 +52,7 @@ class State:
             self._repeats.setdefault(trial.parent, []).extend(trial.champion_replicates)
             self.proposals += 1
         if trial.status is TrialStatus.KEEP:
-            self.champion = trial.id
+            self.champion, self.restored = trial.id, False
         self.spend({"dollars": trial.cost.dollars, "tokens": _tokens(trial)})
 
     def spend(self, cost: Mapping[str, Any]) -> None:

@@ -179,7 +179,8 @@ class MeasureRequest:
     seed: int
     run_dir: Path
     on_event: Event = field(default=_ignore, compare=False)
-    champion_curve: Curve | None = None  # (seconds, loss); given when hopeless runs may be stopped
+    # Of the champion's runs, in spent budget and loss; given when a hopeless run may be stopped.
+    champion_curves: tuple[Curve, ...] = ()
 
 
 class Measure(Protocol):
