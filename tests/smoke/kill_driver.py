@@ -1,0 +1,345 @@
+"""Runs sessions of a study that kill themselves: `python kill_driver.py ROOT`, orders on stdin.
+
+An order is a JSON line, {"point": "advance:after", "occurrence": 1, "delay": null, "trials": 3}.
+Each session is a fork that opens the study in ROOT, checks that nothing of an earlier one is lost
+or left over, and makes trials until it kills itself at that point (or is killed after `delay`
+seconds). The answer is a JSON line: {"killed": true, "code": 0, "mark": ..., "points": {...}}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from autoresearch.engine import follow, scratches, workspace
+from autoresearch.engine import git as git_module
+from autoresearch.engine.holder import Claim
+from autoresearch.engine.ledger import Ledger
+from autoresearch.engine.loop import Loop
+from autoresearch.engine.policy import Confirm
+from autoresearch.engine.proposers.base import NO_COST, Proposal, ProposalRequest
+from autoresearch.engine.task import Budget, MeasureRequest, Task
+from autoresearch.engine.trial import Failure, Replicate, Trial, TrialStatus
+from autoresearch.engine.workspace import Workspace
+from prepare.orphans import MARK_VARIABLE, Guard
+
+TAG = "test"
+TASK = Task.parse(
+    {
+        "id": "number",
+        "artifacts": {"include": ["value.py"]},
+        "objective": {"metric": "score", "direction": "minimize"},
+    }
+)
+ACKNOWLEDGED = "acknowledged.jsonl"
+STATE = "user-state.json"
+
+
+# The study ------------------------------------------------------------------------------------
+
+
+def measure(request: MeasureRequest) -> Replicate:
+    """The number in the file and a little noise; a process of its own sleeps meanwhile."""
+    sleeper = subprocess.Popen(["sleep", "600"], env=dict(os.environ))
+    try:
+        request.run_dir.mkdir(parents=True, exist_ok=True)
+        (request.run_dir / "run.log").write_text("running\n")
+        space: dict[str, Any] = {}
+        exec((request.folder / "value.py").read_text(), space)
+        time.sleep(0.005)
+        if "crash" in space:
+            failure = Failure("training", "exception", "it broke", "Traceback ...")
+            return Replicate(request.seed, None, failure=failure)
+        noise = random.Random(f"{request.seed} {space['VALUE']}").gauss(0, 0.001)
+        details = {"tier": "none", "curve": [[0.0, 2.0], [1.0, space["VALUE"]]]}
+        score = space["VALUE"] + noise
+        return Replicate(request.seed, score, score_id="same", details=details)
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+class Script:
+    """Proposes, by the trial's number: better, worse, better, broken, the same again, nothing."""
+
+    name = "script"
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.asked = 0
+
+    def propose(self, request: ProposalRequest) -> Proposal:
+        number, file = self.loop.state.next_id, request.folder / "value.py"
+        self.asked += 1
+        turn = number % 5
+        if turn == 4 and self.asked % 2:
+            return Proposal("", cost=NO_COST, problem="no edit", problem_kind="no_edit")
+        value = 1000.0 - number if turn in (1, 3) else 2000.0 + number
+        text = f"VALUE = {value!r}\n"
+        if turn == 4:
+            text = f"VALUE = {value!r}\ncrash = {request.attempt}\n"
+        if turn == 0:
+            text = "VALUE = (\n"
+        file.write_text(text)
+        (request.folder / "beside.txt").write_text("no artifact")
+        return Proposal(f"turn {turn}", cost=NO_COST)
+
+    def observe(self, trial: Trial) -> None:
+        return
+
+
+def make_loop(root: Path, **options: Any) -> Loop:
+    """The study in `root`, opened anew."""
+    return Loop(
+        TASK,
+        Workspace.open(root, TAG, create=True),
+        Ledger(root / "results.jsonl"),
+        measure,
+        Confirm(),
+        runs=root / ".autoresearch" / "runs",
+        sleep=lambda seconds: None,
+        **options,
+    )
+
+
+# What must hold -------------------------------------------------------------------------------
+
+
+def git(root: Path, *arguments: str) -> str:
+    """What git says, read only."""
+    command = ["git", "--no-optional-locks", *arguments]
+    return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
+
+
+def user_state(root: Path) -> dict[str, Any]:
+    """What is the user's own: files, index, HEAD, other branches, stash."""
+    refs = git(root, "for-each-ref", "--format=%(refname) %(objectname)").splitlines()
+    own = f"refs/heads/autoresearch/{TAG}", f"refs/autoresearch/{TAG}"
+    followed = git(root, "symbolic-ref", "HEAD").strip() == own[0]
+    names = [path for path in root.iterdir() if path.is_file()]
+    ours = "results.jsonl"
+    files = {p.name: p.read_text() for p in names if not p.name.startswith(ours)}
+    if followed:
+        files.pop("value.py")
+    return {
+        "files": files,
+        "status": [x for x in git(root, "status", "--porcelain").splitlines() if ours not in x],
+        "head": git(root, "symbolic-ref", "HEAD"),
+        "refs": [line for line in refs if not line.startswith(own)],
+        "staged": git(root, "diff", "--cached", "--name-only"),
+    }
+
+
+def problems(root: Path, loop: Loop) -> Iterator[str]:
+    """Everything that is wrong with a study that was just opened and recovered."""
+    ledger = loop.ledger
+    yield from (f"ledger: {problem}" for problem in ledger.verify())
+    trials = ledger.trials()
+    ids = [trial.id for trial in trials]
+    if ids != list(range(len(ids))):
+        yield f"ids are {ids}"
+    known = {trial.id: trial for trial in trials}
+    for line in (root.parent / ACKNOWLEDGED).read_text().splitlines():
+        told = json.loads(line)
+        there = known.get(told["id"])
+        if there is None or (there.commit, str(there.status)) != (told["commit"], told["status"]):
+            yield f"trial {told['id']} was acknowledged and is lost"
+    kept = [trial for trial in trials if trial.status is TrialStatus.KEEP]
+    head = git(root, "rev-parse", f"autoresearch/{TAG}").strip()
+    if kept and kept[-1].commit != head:
+        yield f"the branch is at {head}, the ledger's champion at {kept[-1].commit}"
+    history = [item.trial_id for item in loop.workspace.history()]
+    if history != [trial.id for trial in kept if trial.id]:
+        yield f"the branch has trials {history}"
+    refs = git(root, "for-each-ref", "--format=%(refname:lstrip=3)", f"refs/autoresearch/{TAG}")
+    extra = {name for name in refs.split() if name.isdigit() and int(name) not in known}
+    if extra:
+        yield f"refs of trials that were never recorded: {extra}"
+    yield from left_over(root)
+    now, before = user_state(root), json.loads((root.parent / STATE).read_text())
+    yield from (f"the user's {key}: {now[key]}" for key in before if now[key] != before[key])
+    if git(root, "symbolic-ref", "HEAD").strip().endswith(f"/{TAG}"):
+        if (root / "value.py").read_text() != git(root, "show", f"{head}:value.py"):
+            yield "the checkout did not follow its branch"
+
+
+def left_over(root: Path) -> Iterator[str]:
+    """Scratch folders, locks and markers that a kill left and recovery did not clear."""
+    work = root / ".autoresearch" / "work"
+    yield from (f"left: {path}" for path in sorted(work.iterdir()) if any_file(path))
+    trees = git(root, "worktree", "list", "--porcelain").count("worktree ")
+    if trees != 1:
+        yield f"{trees} worktrees"
+    common = root / ".git"
+    locks = [path for path in common.rglob("*.lock") if path.name != "autoresearch.lock"]
+    yield from (f"left: {path}" for path in [*locks, *common.glob("autoresearch-*.move*")])
+    fsck = subprocess.run(["git", "fsck", "--no-dangling"], cwd=root, capture_output=True)
+    if fsck.returncode:
+        yield f"git fsck: {fsck.stderr.decode()}"
+
+
+def any_file(path: Path) -> bool:
+    """Whether a folder holds anything; the empty one for temporary indexes may stay."""
+    return not path.is_dir() or any(path.iterdir())
+
+
+# Killing --------------------------------------------------------------------------------------
+
+
+class Killer:
+    """Kills this process the n-th time it comes by a point; counts all points on the way."""
+
+    def __init__(self, point: str | None, occurrence: int, log: Path) -> None:
+        self.point, self.occurrence, self.log = point, occurrence, log
+        self.seen: Counter[str] = Counter()
+
+    def at(self, point: str) -> None:
+        """The process is at this point now."""
+        self.seen[point] += 1
+        if point == self.point and self.seen[point] == self.occurrence:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, owner: Any, name: str, label: Callable[..., str] | str) -> None:
+        """Points before and after each call of `owner.name`."""
+        original = getattr(owner, name)
+
+        def wrapped(*arguments: Any, **more: Any) -> Any:
+            said = label if isinstance(label, str) else label(*arguments)
+            self.at(f"{said}:before")
+            result = original(*arguments, **more)
+            self.at(f"{said}:after")
+            return result
+
+        setattr(owner, name, wrapped)
+
+    def install(self) -> None:
+        """Points at every step of the loop, at every call of git, and amid a ledger's line."""
+        self.around(git_module.Git, "run", lambda git, *a, **k: f"git {a[0]}")
+        for name in ("commit", "advance", "_add_worktree", "drop", "program", "recover", "collect"):
+            self.around(Workspace, name, name.strip("_"))
+        self.around(Ledger, "_append", lambda ledger, record: f"ledger {record['kind']}")
+        for name in ("open", "_mend", "close"):
+            self.around(Ledger, name, f"ledger {name.strip('_')}")
+        self.around(scratches, "_remove_tree", "remove")
+        self.around(follow, "follow", "follow")
+        self.around(follow.Move, "save", "marker")
+        self.around(Claim, "acquire", "claim")
+        self.around(Claim, "release", "release")
+        self.around(sys.modules[__name__], "measure", "measure")
+        self.around(Script, "propose", "propose")
+        self.around(workspace.Gatherer, "from_folder", "gather")
+        fsync, write = os.fsync, os.write
+
+        def torn(fd: int, data: Any) -> int:
+            if len(data) > 200:  # a ledger's line: half of it gets out
+                self.at("ledger line:torn")
+                if self.point == "ledger half" and self.occurrence == self.seen["ledger line:torn"]:
+                    write(fd, bytes(data)[: len(data) // 2])
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return write(fd, data)
+
+        def unsynced(fd: int) -> None:
+            self.at("fsync:before")
+            fsync(fd)
+            self.at("fsync:after")
+
+        os.write, os.fsync = torn, unsynced  # type: ignore[assignment]
+
+
+# One session ----------------------------------------------------------------------------------
+
+
+def session(root: Path, order: dict[str, Any]) -> int:
+    """Open, check, make trials. 0 if it came to its end, 3 if something was wrong."""
+    killer = Killer(order["point"], order["occurrence"], root)
+    killer.install()
+    loop = make_loop(root)
+    with loop:
+        found = list(problems(root, loop)) if order.get("check", True) else []
+        if found:
+            print(*found, sep="\n", file=sys.stderr)
+            return 3
+        acknowledge(root, loop, loop.baseline())
+        proposer = Script(loop)
+        for _ in range(order["trials"]):
+            loop.run(proposer, Budget(trials=1))
+            acknowledge(root, loop, list(loop.state.trials.values())[-1])
+    order["points"] = dict(killer.seen)
+    return 0
+
+
+def acknowledge(root: Path, loop: Loop, trial: Trial) -> None:
+    """Tell the outside, for good, that this trial is finished."""
+    told = {"id": trial.id, "commit": trial.commit, "status": str(trial.status)}
+    with (root.parent / ACKNOWLEDGED).open("a") as file:
+        file.write(json.dumps(told) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def serve(root: Path) -> None:
+    """Carry out orders until standard input ends."""
+    for line in sys.stdin:
+        order = json.loads(line)
+        reader, writer = os.pipe()
+        mark = f"kill-{os.getpid()}-{random.getrandbits(64):x}"
+        pid = os.fork()
+        if pid == 0:
+            os.close(reader)
+            code = 4
+            try:
+                os.environ[MARK_VARIABLE] = mark
+                with guarded(order, mark):
+                    code = session(root, order)
+                os.write(writer, json.dumps(order.get("points", {})).encode())
+            except BaseException:
+                traceback.print_exc()
+            os._exit(code)
+        os.close(writer)
+        timer = threading.Timer(order.get("delay") or 1e6, os.kill, (pid, signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
+        with os.fdopen(reader, "rb") as pipe:
+            points = pipe.read()
+        _, status = os.waitpid(pid, 0)
+        timer.cancel()
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        answer = {
+            "killed": killed,
+            "code": 0 if killed else os.waitstatus_to_exitcode(status),
+            "mark": mark,
+            "points": json.loads(points or b"{}"),
+        }
+        print(json.dumps(answer), flush=True)
+
+
+@contextlib.contextmanager
+def guarded(order: dict[str, Any], mark: str) -> Iterator[None]:
+    """A guard over what the measure starts, where the order asks for it."""
+    if not order.get("guard", True):
+        yield
+        return
+    # The guard itself must not carry the mark that it looks for.
+    del os.environ[MARK_VARIABLE]
+    guard = Guard(mark)
+    os.environ[MARK_VARIABLE] = mark
+    try:
+        yield
+    finally:
+        guard.stop()
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))
