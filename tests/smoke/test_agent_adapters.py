@@ -12,7 +12,7 @@ import pytest
 
 from autoresearch.engine.proposers import process
 from autoresearch.engine.proposers.agent_table import TABLE
-from autoresearch.engine.proposers.agents import AgentProposer, agents_found
+from autoresearch.engine.proposers.agents import AgentProposer, Installed, agents_found
 from autoresearch.engine.proposers.base import (
     BUDGET,
     FAILED,
@@ -68,10 +68,14 @@ def request_for(tmp_path: Path, seconds: float = 30.0, **more) -> ProposalReques
     )
 
 
-def proposer_for(tmp_path: Path, agent: str, behaviour: str, **options):
+def proposer_for(tmp_path: Path, agent: str, behaviour: str, checked: bool = True, **options):
+    """A proposer with its fake, which is taken as checked to spare two starts of a program."""
     bin_folder = tmp_path / "bin"
     record = install(bin_folder, agent, behaviour)
-    return AgentProposer(agent, environ=environment(bin_folder), **options), record
+    proposer = AgentProposer(agent, environ=environment(bin_folder), **options)
+    if checked:
+        proposer._installed = Installed(TABLE[agent].programs[0], "1.2.3")
+    return proposer, record
 
 
 def marked_processes() -> list[psutil.Process]:
@@ -81,7 +85,7 @@ def marked_processes() -> list[psutil.Process]:
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_edits_well(tmp_path, agent):
-    proposer, record = proposer_for(tmp_path, agent, "edits", model="some/model")
+    proposer, record = proposer_for(tmp_path, agent, "edits", False, model="some/model")
     request = request_for(tmp_path, dollars_left=2.0)
     assert proposer.check().version == "1.2.3"
     proposal = proposer.propose(request)
@@ -127,7 +131,6 @@ def test_edits_nothing(tmp_path, agent):
 def test_hangs_and_is_killed_with_its_children(tmp_path, agent, monkeypatch):
     monkeypatch.setattr(process, "GRACE", 0.2)
     proposer, _ = proposer_for(tmp_path, agent, "hangs")
-    proposer.check()
     begin = time.monotonic()
     proposal = proposer.propose(request_for(tmp_path, seconds=1.0))
     assert proposal.problem_kind == TIMEOUT and "1 s" in proposal.problem
@@ -203,7 +206,7 @@ def test_output_that_is_no_json(tmp_path):
 
 
 def test_a_program_that_lacks_a_flag_is_refused(tmp_path):
-    proposer, _ = proposer_for(tmp_path, "claude", "old")
+    proposer, _ = proposer_for(tmp_path, "claude", "old", False)
     with pytest.raises(ProposerUnavailable, match="--model") as error:
         proposer.propose(request_for(tmp_path))
     assert "npm install" in error.value.hint

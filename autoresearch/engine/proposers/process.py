@@ -281,12 +281,18 @@ def _signal_group(pid: int, name: str) -> None:
 
 
 def _kill(process: psutil.Process) -> int:
-    """1 if the process was there to be killed and is gone now."""
+    """1 if the process was there to be killed and is gone now, or a zombie nobody has reaped."""
     try:
         if process.status() == psutil.STATUS_ZOMBIE:
             return 0
         process.kill()
-        process.wait(timeout=5)
+        deadline = time.monotonic() + 5
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > deadline:
+                return 0
+            time.sleep(0.005)
+    except psutil.NoSuchProcess:
+        return 1
     except psutil.Error:
         return 0
     return 1

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 # Escape sequences (CSI, OSC and two-character ones), then every other control character but tab
-# and newline, and the marks that reorder or hide text (Unicode bidi and zero-width).
+# and newline, the marks that reorder or hide text (Unicode bidi and zero-width), and halves of
+# surrogate pairs, which no encoding takes.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _CONTROL = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]"
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
 
