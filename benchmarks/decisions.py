@@ -120,6 +120,9 @@ class Study:
     champion: dict[int, float] = field(default_factory=dict)
     first_seed: int | None = None  # the champion's selecting run, left out of the noise
     groups: list[list[float]] = field(default_factory=list)
+    correlation: float = 0.0  # of scores on the same seed; repeats of a seed differ in the rest
+    pairs: list[tuple[list[float], list[float]]] = field(default_factory=list)
+    _common: dict[int, float] = field(default_factory=dict)
     _pool: Noise | None = None
     _buffer: Iterator[float] = field(default_factory=lambda: iter(()))
 
@@ -127,7 +130,7 @@ class Study:
         """Measure the baseline: several seeds, or one where the policy never repeats."""
         seeds = 1 if isinstance(self.policy, Greedy) else BASELINE_SEEDS
         for seed in range(seeds):
-            self.champion[seed] = self._measure(0.0)
+            self.champion[seed] = self._measure(0.0, seed)
 
     def trial(self, effect: float, turn: int, limit: float = math.inf) -> bool | None:
         """Judge one proposal; None when `limit` runs were spent before the answer."""
@@ -138,13 +141,14 @@ class Study:
             if decision.action != "measure":
                 break
             for seed in decision.champion_seeds:
-                self.champion[seed] = self._measure(self.quality)
+                self.champion[seed] = self._measure(self.quality, seed)
                 self._pool = None
             for seed in decision.candidate_seeds:
-                candidate[seed] = self._measure(self.quality + effect)
+                candidate[seed] = self._measure(self.quality + effect, seed)
             if self.spent > limit:
                 return None
         kept = decision.action == "keep"
+        self._pair(candidate)
         if kept:
             self._retire(self._champion_group())
             self.quality += effect
@@ -159,7 +163,7 @@ class Study:
         if self._pool is None:
             groups = [*self.groups, self._champion_group()]
             usable = any(len(group) > 1 for group in groups)
-            self._pool = Noise.pooled(groups) if usable else Noise(0.0, 0.0)
+            self._pool = Noise.pooled(groups, self.pairs) if usable else Noise(0.0, 0.0)
         return self._pool
 
     def _champion_group(self) -> list[float]:
@@ -170,13 +174,27 @@ class Study:
             self.groups.append(group)
             self._pool = None
 
-    def _measure(self, quality: float) -> float:
-        """A score to minimise; the offset is there so that nothing relies on zero."""
-        self.spent += 1
+    def _pair(self, candidate: dict[int, float]) -> None:
+        shared = [seed for seed in candidate if seed in self.champion]
+        if len(shared) > 1:
+            self.pairs.append(([self.champion[s] for s in shared], [candidate[s] for s in shared]))
+
+    def _draw(self) -> float:
         value = next(self._buffer, None)
         if value is None:
             self._buffer = iter(self.noise_of(self.random, 64).tolist())
             value = next(self._buffer)
+        return value
+
+    def _measure(self, quality: float, seed: int) -> float:
+        """A score to minimise; the offset is there so that nothing relies on zero."""
+        self.spent += 1
+        value = self._draw()
+        if self.correlation:
+            if seed not in self._common:
+                self._common[seed] = self._draw()
+            own, common = math.sqrt(1 - self.correlation), math.sqrt(self.correlation)
+            value = own * value + common * self._common[seed]
         return 1000.0 - (quality + value)
 
 
@@ -202,13 +220,13 @@ def single_decisions(
 
 
 def noop_studies(
-    policy: Policy, noise_of: Draw, studies: int, edits: int, seed: int
+    policy: Policy, noise_of: Draw, studies: int, edits: int, seed: int, correlation: float = 0.0
 ) -> dict[str, Any]:
     """Studies in which every proposal does nothing: no-ops kept, and at most 1 of the first 20."""
     random = np.random.default_rng(seed)
     kept = calm = 0
     for _ in range(studies):
-        study = Study(policy, noise_of, random)
+        study = Study(policy, noise_of, random, correlation=correlation)
         study.start()
         outcomes = [bool(study.trial(0.0, turn)) for turn in range(edits)]
         kept += sum(outcomes)
@@ -257,6 +275,7 @@ def final_quality(
     studies: int,
     budget: int,
     seed: int,
+    correlation: float = 0.0,
 ) -> dict[str, Any]:
     """Studies of `budget` runs after which the champion's true quality is read off.
 
@@ -268,7 +287,8 @@ def final_quality(
     for index in range(studies):
         effects = proposals.draw(np.random.default_rng([seed, index]), budget)
         for name, policy in policies.items():
-            study = Study(policy, noise_of, np.random.default_rng([seed, index, 1]))
+            random = np.random.default_rng([seed, index, 1])
+            study = Study(policy, noise_of, random, correlation=correlation)
             study.start()
             turn = 0
             while study.spent < budget and turn < len(effects):
@@ -443,6 +463,10 @@ def run_all(studies: int, decisions: int, seed: int) -> dict[str, Any]:
         name: final_quality(both, gaussian, proposals, max(studies // 2, 1), 100, seed)
         for name, proposals in SENSITIVITY.items()
     }
+    report["correlated"] = {
+        "noop_studies": noop_studies(confirm, gaussian, max(studies // 8, 1), 100, seed, 0.5),
+        "final": final_quality(both, gaussian, Proposals(), max(studies // 2, 1), 100, seed, 0.5),
+    }
     report["pruning_drawn"] = pruning_drawn(max(studies, 1), seed)
     report["pruning_recorded"] = pruning_recorded()
     return report
@@ -465,6 +489,7 @@ def markdown(report: dict[str, Any]) -> str:
     ]
     finals = {f"{name} noise": part["final"] for name, part in report["noise"].items()}
     finals["gaussian noise, 700 runs"] = report["longer"]
+    finals["gaussian noise, half of it shared by seed"] = report["correlated"]["final"]
     finals.update({f"gaussian, {name}": part for name, part in report["sensitivity"].items()})
     for name, part in finals.items():
         c, g = part["confirm"], part["greedy"]
@@ -483,8 +508,8 @@ def markdown(report: dict[str, Any]) -> str:
 def main() -> None:
     """Run every table, print it and write the JSON."""
     parser = argparse.ArgumentParser(description="Replay the policies on drawn and recorded noise.")
-    parser.add_argument("--studies", type=int, default=1200, help="whole studies per table row")
-    parser.add_argument("--decisions", type=int, default=8_000, help="no-op decisions per row")
+    parser.add_argument("--studies", type=int, default=1000, help="whole studies per table row")
+    parser.add_argument("--decisions", type=int, default=6_000, help="no-op decisions per row")
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--output", type=Path, default=RESULTS / "decisions.json")
     options = parser.parse_args()

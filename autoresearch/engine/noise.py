@@ -28,8 +28,8 @@ MIN_DOF_TO_CAP = 5
 ODD_P = 0.02
 # The smallest group in which one run can be told to be odd rather than the others lucky.
 MIN_GROUP_TO_DROP = 4
-# A correlation that pairs don't prove helps nobody: subtract this many standard errors.
-CORRELATION_MARGIN = 1.0
+# Degrees of freedom by which a correlation is drawn to what is believed beforehand (0).
+CORRELATION_SHRINK = 4.0
 MAX_CORRELATION = 0.95
 
 
@@ -38,7 +38,7 @@ class Noise:
     """Standard deviation of one run's score, in the score's unit, and how well it is known.
 
     dof: degrees of freedom behind `sd`. correlation: of two train modules' scores on the same
-    seed, from below; 0 where pairing by seed brings nothing.
+    seed, drawn towards 0; at 0 pairing by seed brings nothing.
     """
 
     sd: float
@@ -66,8 +66,10 @@ class Noise:
             groups: scores of the same score id. Leave out a candidate's first run: it was
                 selected for being good, which widens its group (by half in variance for two
                 runs). Groups of fewer than two scores say nothing and are passed over.
-            pairs: champion's and candidate's scores on the same seeds, first runs left out.
-            prior: what is believed beforehand, worth `prior.dof` degrees of freedom.
+            pairs: champion's and candidate's scores on the same seeds, first runs included:
+                selection only lowers the correlation that they show.
+            prior: what is believed beforehand, worth `prior.dof` degrees of freedom; its
+                correlation is worth 4.
 
         Raises ValueError when no group has two finite scores and there is no prior.
         """
@@ -82,7 +84,11 @@ class Noise:
         variance = (sum(ss for ss, _ in squares) + prior_ss) / (dof + prior_dof)
         if dof >= MIN_DOF_TO_CAP and len(squares) >= 2:
             variance = _capped_variance(squares, kept, prior_ss, dof + prior_dof)
-        return cls(math.sqrt(variance), dof + prior_dof, _correlation(pairs))
+        return cls(
+            math.sqrt(variance),
+            dof + prior_dof,
+            _correlation(pairs, prior.correlation if prior else 0.0),
+        )
 
 
 def oddest(group: Sequence[float]) -> tuple[int, float]:
@@ -146,8 +152,8 @@ def _capped_variance(
     return variance
 
 
-def _correlation(pairs: Iterable[tuple[Sequence[float], Sequence[float]]]) -> float:
-    """Correlation by seed, pooled within pairs of train modules, less its standard error."""
+def _correlation(pairs: Iterable[tuple[Sequence[float], Sequence[float]]], prior: float) -> float:
+    """Correlation by seed, pooled within pairs of train modules and drawn to the prior one."""
     products = champion_ss = candidate_ss = 0.0
     dof = 0
     for champion, candidate in pairs:
@@ -161,12 +167,11 @@ def _correlation(pairs: Iterable[tuple[Sequence[float], Sequence[float]]]) -> fl
         champion_ss += _sum_of_squares(champion)
         candidate_ss += _sum_of_squares(candidate)
         dof += n - 1
-    if dof < 3 or champion_ss == 0 or candidate_ss == 0:
-        return 0.0
+    if champion_ss == 0 or candidate_ss == 0:
+        return min(prior, MAX_CORRELATION)
     r = products / math.sqrt(champion_ss * candidate_ss)
-    # Standard error of a correlation: (1 - r^2) / sqrt(dof - 1) (Fisher 1915).
-    lower = r - CORRELATION_MARGIN * max(1 - r * r, 1 / dof) / math.sqrt(dof - 1)
-    return min(max(lower, 0.0), MAX_CORRELATION)
+    r = (r * dof + prior * CORRELATION_SHRINK) / (dof + CORRELATION_SHRINK)
+    return min(max(r, 0.0), MAX_CORRELATION)
 
 
 def chi_squared_quantile(p: float, dof: float) -> float:

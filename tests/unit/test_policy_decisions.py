@@ -214,9 +214,10 @@ def test_an_odd_run_does_not_make_the_noise():
     assert Noise.pooled(with_odd).sd < 2 * Noise.pooled(calm).sd
 
 
-def test_correlation_needs_proof():
+def test_correlation_is_drawn_to_the_prior():
     alike = [([1.0, 1.1, 1.3, 0.9], [2.0, 2.1, 2.3, 1.9]), ([1.0, 0.8, 1.2], [1.1, 0.9, 1.3])]
-    assert Noise.pooled([[1.0, 1.1, 1.3]], alike).correlation > 0.8
+    assert Noise.pooled([[1.0, 1.1, 1.3]], alike).correlation > 0.4
+    assert Noise.pooled([[1.0, 1.1]], prior=Noise(0.0, 0.0, 0.5)).correlation == 0.5
     unlike = [([1.0, 1.1, 1.3, 0.9], [2.0, 1.9, 2.0, 2.1])]
     assert Noise.pooled([[1.0, 1.1, 1.3]], unlike).correlation == 0.0
 
