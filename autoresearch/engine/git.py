@@ -95,6 +95,9 @@ class Git:
                 capture_output=True,
                 timeout=_TIMEOUT,
                 check=False,
+                # Ctrl-C in the terminal is for us: git must not die of it in the middle of a step.
+                start_new_session=os.name == "posix",
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
         except subprocess.TimeoutExpired as error:
             raise GitFailed(f"git {arguments[0]} hung for {_TIMEOUT:.0f} s") from error

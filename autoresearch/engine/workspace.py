@@ -27,11 +27,7 @@ import filelock
 
 from autoresearch.engine import follow, scratches
 from autoresearch.engine.change import Change, state_hash, with_trailer
-from autoresearch.engine.errors import (
-    GitFailed,
-    UncommittedChanges,
-    WorkspaceError,
-)
+from autoresearch.engine.errors import UncommittedChanges, WorkspaceError
 from autoresearch.engine.gather import Gatherer
 from autoresearch.engine.git import AS_STORED, Entry, Git, open_repository
 from autoresearch.engine.study import Kept, Study
@@ -145,13 +141,17 @@ class Workspace(Study):
         isn't in it: run this one, not the scratch.
         """
         folder = self._add_worktree(trial_id, name, change.base)
-        for file in change.files:
-            place = folder / file.path
-            if file.new is None:
-                place.unlink(missing_ok=True)
-                continue
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(file.new)
+        try:
+            for file in change.files:
+                place = folder / file.path
+                if file.new is None:
+                    place.unlink(missing_ok=True)
+                    continue
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(file.new)
+        except BaseException:  # a full disk, Ctrl-C
+            self.drop(folder)
+            raise
         return folder
 
     def collect(self, scratch: Path, task: Task) -> Change:
@@ -321,10 +321,10 @@ class Workspace(Study):
             options = ["--quiet", "--detach", str(folder), commit]
             try:
                 self._git("worktree", "add", *options, config=AS_STORED)
-            except GitFailed:
+                self._seals[folder] = scratches.Seal.of(folder, self._common, commit)
+            except BaseException:  # Ctrl-C too
                 scratches.remove(folder, self._common)
                 raise
-            self._seals[folder] = scratches.Seal.of(folder, self._common, commit)
         return folder
 
     def _onto(self, change: Change, head: str) -> str:

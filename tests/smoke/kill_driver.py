@@ -170,9 +170,9 @@ def problems(root: Path, loop: Loop) -> Iterator[str]:
     yield from left_over(root)
     now, before = user_state(root), json.loads((root.parent / STATE).read_text())
     yield from (f"the user's {key}: {now[key]}" for key in before if now[key] != before[key])
-    if git(root, "symbolic-ref", "HEAD").strip().endswith(f"/{TAG}"):
-        if (root / "value.py").read_text() != git(root, "show", f"{head}:value.py"):
-            yield "the checkout did not follow its branch"
+    followed = git(root, "symbolic-ref", "HEAD").strip().endswith(f"/{TAG}")
+    if followed and (root / "value.py").read_text() != git(root, "show", f"{head}:value.py"):
+        yield "the checkout did not follow its branch"
 
 
 def left_over(root: Path) -> Iterator[str]:
@@ -304,7 +304,7 @@ def serve(root: Path) -> None:
                 with guarded(order, mark):
                     code = session(root, order)
                 os.write(writer, json.dumps(order.get("points", {})).encode())
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - said, and told by the exit code
                 traceback.print_exc()
             os._exit(code)
         os.close(writer)
