@@ -104,8 +104,8 @@ class State:
             return None
 
     def _pair(self, trial: Trial, score_id: str) -> tuple[list[float], list[float]]:
-        """Champion's and candidate's scores on the seeds they share, the first run left out."""
-        mine = dict(list(scores(trial.replicates, score_id).items())[1:])
+        """Champion's and candidate's scores on the seeds they share."""
+        mine = scores(trial.replicates, score_id)
         theirs = self.scores_of(trial.parent or BASELINE, score_id)
         shared = [seed for seed in mine if seed in theirs]
         return [theirs[seed] for seed in shared], [mine[seed] for seed in shared]
