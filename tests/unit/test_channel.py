@@ -40,7 +40,7 @@ def test_the_end_of_the_stream_is_a_closed_channel():
 
 @pytest.mark.parametrize(
     "payload",
-    [b"not json", b"[1, 2]", b'{"no": "kind"}', b'{"kind": 3}', b"\xff\xfe"],
+    [b"not json", b"[1, 2]", b'{"no": "kind"}', b'{"kind": 3}', b"\xff\xfe", b"[" * 10**5],
 )
 def test_what_is_no_message_is_a_protocol_error(payload):
     with pytest.raises(ProtocolError):
