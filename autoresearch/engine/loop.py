@@ -34,6 +34,7 @@ from autoresearch.engine.noise import Noise
 from autoresearch.engine.policy import Evidence, Policy
 from autoresearch.engine.proposers.base import EXHAUSTED, Proposal, ProposalRequest, Proposer
 from autoresearch.engine.proposers.digest import Digest
+from autoresearch.engine.proposers.process import end_orphans
 from autoresearch.engine.state import BASELINE, State, scores
 from autoresearch.engine.task import Budget, Event, Measure, Task
 from autoresearch.engine.trial import Failure, Replicate, Trial, TrialStatus
@@ -99,6 +100,7 @@ class Loop:
         """Become the writer, finish or drop what a kill left half done, read the state."""
         self.ledger.open()
         try:
+            end_orphans()
             self.recover()
         except BaseException:
             self.ledger.close()

@@ -1,4 +1,4 @@
-"""A killed harness leaves no candidate behind: not one that computes, not what it started."""
+"""A killed harness or loop leaves nothing behind: no busy candidate, no proposer, no child."""
 
 import os
 import signal
@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from prepare.orphans import MARK_VARIABLE
+from autoresearch.engine.proposers.process import MARK
+from prepare.orphans import MARK_VARIABLE, Guard
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills a harness with SIGKILL")
@@ -39,13 +40,24 @@ pow(3, 10**9)
 """
 
 
-def carriers(mark: str) -> list[psutil.Process]:
-    """Living processes that carry a mark."""
+# A loop that waits for a proposer, which has started something of its own.
+LOOP = """
+import os, sys
+from pathlib import Path
+from autoresearch.engine.proposers.process import run_program
+
+code = "import subprocess, time; subprocess.Popen(['sleep', '600']); time.sleep(600)"
+run_program([sys.executable, "-c", code], cwd=Path(sys.argv[1]), env=dict(os.environ), seconds=600)
+"""
+
+
+def carriers(mark: str, variable: str = MARK_VARIABLE) -> list[psutil.Process]:
+    """Living processes whose mark begins like this."""
     found = []
     for process in psutil.process_iter():
         try:
             alive = process.status() != psutil.STATUS_ZOMBIE
-            if alive and process.environ().get(MARK_VARIABLE) == mark:
+            if alive and process.environ().get(variable, "").startswith(mark):
                 found.append(process)
         except (psutil.Error, OSError):
             continue
@@ -80,9 +92,16 @@ def test_a_busy_candidate_and_its_children_die_with_a_killed_harness(tmp_path):
         wait_until(lambda: not carriers(mark))
 
 
-def test_an_orderly_end_leaves_no_guard(tmp_path):
-    from prepare.orphans import Guard
+def test_a_proposer_and_its_children_die_with_a_killed_loop(tmp_path):
+    loop = subprocess.Popen([sys.executable, "-c", LOOP, str(tmp_path)], cwd=ROOT)
+    with loop:
+        wait_until(lambda: len(carriers(f"{loop.pid}-", MARK)) == 2)
+        os.kill(loop.pid, signal.SIGKILL)
+        # Not reaped yet: a zombie is dead as well.
+        wait_until(lambda: not carriers(f"{loop.pid}-", MARK))
 
+
+def test_an_orderly_end_leaves_no_guard(tmp_path):
     with Guard() as guard:
         watcher = psutil.Process(guard._popen.pid)
         assert watcher.is_running()

@@ -5,7 +5,8 @@
 
 Every process carries a random mark in its environment, which its children inherit. So those that
 left the process group (a daemon, a second `setsid`) are found too, and `end_orphans` finds what a
-killed loop left running. Only a child that wiped its own environment and left the group escapes.
+killed loop left running: a guard does so at once, the next loop does so when it starts. Only a
+child that wiped its own environment and left the group escapes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -30,6 +32,16 @@ from autoresearch.engine.proposers.text import clean
 MARK = "AUTORESEARCH_JOB"  # "<pid of the loop>-<its start time>-<random>"
 KEPT_BYTES = 1_000_000  # of each stream: the first half and the last half
 FLOOD_BYTES = 100_000_000  # a program that prints more than this is ended
+# The guard waits on a pipe that ends when we do, however we end. It looks several times: a dying
+# process closes its pipes first, and what it was just starting shows its mark a moment later.
+_GUARD = """
+import sys, time
+sys.stdin.buffer.read()
+from autoresearch.engine.proposers.process import end_orphans
+for _ in range(8):
+    end_orphans()
+    time.sleep(0.25)
+"""
 GRACE = 2.0  # seconds between asking to end and killing
 POLL = 0.05
 
@@ -126,6 +138,7 @@ def run_program(
         raise FileNotFoundError(f"no program {argv[0]!r} on PATH")
     mark = f"{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(8)}"
     begin = time.monotonic()
+    guard = _start_guard()
     with tempfile.TemporaryFile() as feed:
         feed.write(stdin)
         feed.seek(0)
@@ -156,6 +169,7 @@ def run_program(
         left_over = _end(process, mark, gently=stopped in ("deadline", "cancelled"))
         for reader in readers:
             reader.thread.join(timeout=5)
+        _stop_guard(guard)
     return Finished(
         returncode=process.returncode,
         stdout=readers[0].text(),
@@ -177,6 +191,29 @@ def end_orphans() -> int:
         if pid.isdigit() and _started(int(pid)) != started:
             count += _kill(process)
     return count
+
+
+def _start_guard() -> subprocess.Popen[bytes]:
+    """Start the process that ends what we started when we are killed."""
+    packages = str(Path(__file__).resolve().parents[3])
+    inherited = os.environ.get("PYTHONPATH")
+    return subprocess.Popen(
+        [sys.executable, "-c", _GUARD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=packages,
+        env={**os.environ, "PYTHONPATH": packages + (os.pathsep + inherited if inherited else "")},
+        start_new_session=os.name == "posix",  # neither Ctrl-C nor a closed terminal ends it
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+    )
+
+
+def _stop_guard(guard: subprocess.Popen[bytes]) -> None:
+    guard.kill()
+    guard.wait()
+    if guard.stdin is not None:
+        guard.stdin.close()
 
 
 class _Reader:
@@ -221,11 +258,14 @@ def _started(pid: int) -> str:
     stat = Path(f"/proc/{pid}/stat")
     try:
         if stat.exists():  # ticks since boot: unlike a time of day, no jump of the clock moves it
-            return stat.read_text().rpartition(")")[2].split()[19]
+            fields = stat.read_text().rpartition(")")[2].split()
+            return "" if fields[0] in "ZX" else fields[19]  # dead, if not yet reaped
     except (OSError, IndexError):
         return ""
     try:
-        return f"{psutil.Process(pid).create_time():.2f}"
+        process = psutil.Process(pid)
+        ended = process.status() == psutil.STATUS_ZOMBIE
+        return "" if ended else f"{process.create_time():.2f}"
     except psutil.Error:
         return ""
 
