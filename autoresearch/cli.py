@@ -26,6 +26,15 @@ COMMANDS = {
     "init": "make a workspace: train.py, program.md, settings",
     "prepare": "make the data ready: text, tokenizer, tokens",
     "train": "run one experiment and score it",
+    "run": "research by itself: propose, measure, keep or drop",
+    "trial": "measure your edit of train.py; it is kept or put back",
+    "status": "the study: champion, counts, what runs now",
+    "results": "all trials as a table, JSON or upstream's TSV",
+    "show": "one trial: edit, curve, runs, reasons",
+    "log": "what a trial's program printed",
+    "undo": "bring an earlier champion back",
+    "verify": "check the ledger, and git against it",
+    "export": "the best train.py, and a patch per kept idea",
     "bench": "measure tokens/s and MFU of each backend",
 }
 
@@ -43,6 +52,7 @@ Then:
   autoresearch init my-research --preset auto
   cd my-research
   autoresearch train              one experiment: prepare, train, score
+  autoresearch run --hours 8      search through the night, no model and no key
 """
 
 
@@ -113,10 +123,13 @@ def run(args: list[str]) -> int:
 
 def _known(error: Exception) -> tuple[str, str, int] | None:
     """(message, hint, exit code) of an error that the user can act on, else None."""
+    from autoresearch.engine.errors import EngineError
     from backends.errors import BackendError
     from prepare.errors import PrepareError
 
     if isinstance(error, PrepareError):
+        return error.message, error.hint, error.exit_code
+    if isinstance(error, EngineError):
         return error.message, error.hint, error.exit_code
     if isinstance(error, BackendError):
         hint = error.hint or "run `autoresearch doctor` to see what this machine has"

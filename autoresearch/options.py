@@ -96,3 +96,28 @@ def workspace_option(function: F) -> F:
         default=Path("."),
         help="The workspace.  [default: this folder]",
     )(function)
+
+
+SANDBOXES = ("auto", "bubblewrap", "landlock", "sandbox-exec", "process")
+
+
+def study_options(function: F) -> F:
+    """--tag, --prune/--no-prune, --sandbox: how a study is driven."""
+    for option in (
+        click.option("--tag", metavar="TAG", help="Name of the study.  [default: the date]"),
+        click.option(
+            "--prune/--no-prune",
+            default=True,
+            show_default=True,
+            help="Stop runs that can't catch up with the champion.",
+        ),
+        click.option(
+            "--sandbox",
+            type=NearChoice("sandbox", SANDBOXES),
+            default="auto",
+            metavar="NAME",
+            help=f"One of {', '.join(SANDBOXES)}.  [default: auto, the strictest that works]",
+        ),
+    ):
+        function = option(function)
+    return function

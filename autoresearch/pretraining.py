@@ -14,11 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
 
-from autoresearch.engine.task import MeasureRequest, Task
+from autoresearch.engine.loop import PRUNED
+from autoresearch.engine.pruning import Pruner
+from autoresearch.engine.task import Curve, MeasureRequest, Task
 from autoresearch.engine.trial import Failure, Replicate
 from prepare.experiment import run_experiment
 from prepare.outcome import Failure as HarnessFailure
@@ -33,6 +36,9 @@ BUSY_SHARE = 0.15
 # A matrix product this much slower than this study's usual one: heat, battery, a neighbour.
 SLOW_CANARY = 0.75
 SAMPLE_SECONDS = 1.0
+# A run is looked at this often, in shares of the budget, to see whether it is hopeless.
+LOOK_SHARE = 0.01
+UNVERIFIED = "unverified"
 
 # Failures of the harness that mean a broken rule, not a broken program.
 RULES = frozenset(
@@ -44,6 +50,8 @@ RULES = frozenset(
         "no_training",
         "overrun",
         "forbidden",
+        "tampered",
+        UNVERIFIED,
     }
 )
 
@@ -117,6 +125,40 @@ def _tree_seconds(process: psutil.Process) -> float:
     return total
 
 
+class Hopeless(Exception):
+    """Raised inside a run to end it: it can't catch up with the champion. Never leaves here."""
+
+
+@dataclass
+class Prospects:
+    """Looks at a run's curve now and then, and raises Hopeless when it should be stopped.
+
+    budget: in the unit of the curves' first column. calm: a machine that is disturbed makes any
+    run look bad, so nothing is stopped then.
+    """
+
+    champions: tuple[Curve, ...]
+    budget: float
+    calm: Callable[[], bool]
+    pruner: Pruner = field(default_factory=Pruner)
+    _looked: float = 0.0
+
+    def __post_init__(self) -> None:
+        # Curves of another budget, from before the settings changed, are no measure.
+        fit = [c for c in self.champions if c and 0.9 < c[-1][0] / self.budget < 1.1]
+        self.champions = tuple(fit)
+
+    def look(self, curve: Curve) -> None:
+        """Raises Hopeless when the curve so far is."""
+        share = curve[-1][0] / self.budget
+        if not self.champions or share < self._looked + LOOK_SHARE:
+            return
+        self._looked = share
+        verdict = self.pruner.judge(curve, self.champions, self.budget)
+        if verdict.stop and self.calm():
+            raise Hopeless(verdict.reason)
+
+
 def _plugged() -> bool:
     """Whether the machine runs on mains power; one without a battery does."""
     battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
@@ -131,32 +173,56 @@ class Pretraining:
     backend: str | None = None
     attention: str | None = None
     sandbox: Any = None
+    warm_from: Path | None = None  # the champion's train module, if its kernels may be used
     run: Callable[..., Result | HarnessFailure] = run_experiment
     _canaries: list[float] = field(default_factory=list, repr=False)
 
     def measure(self, request: MeasureRequest) -> Replicate:
         """One experiment with the program in `request.folder`; never raises for what it does."""
         settings = self.settings.model_copy(update={"seed": request.seed})
+        spent = "elapsed" if settings.token_budget is None else "tokens"
+        budget = float(settings.token_budget or settings.time_budget)
         curve: list[tuple[float, float]] = []
-
-        def on_event(name: str, data: Mapping[str, Any]) -> None:
-            if name == "progress" and data.get("loss") is not None:
-                curve.append((float(data["elapsed"]), float(data["loss"])))
-            request.on_event(name, data)
-
+        began = time.monotonic()
         with Neighbours() as watch:
-            outcome = self.run(
-                request.folder / ARTIFACT,
-                settings,
-                backend=self.backend,
-                attention=self.attention,
-                run_dir=request.run_dir,
-                on_event=on_event,
-                **({} if self.sandbox is None else {"sandbox": self.sandbox}),
-            )
+            prospects = Prospects(request.champion_curves, budget, lambda: self._calm(watch))
+
+            def on_event(name: str, data: Mapping[str, Any]) -> None:
+                request.on_event(name, data)
+                if name == "progress" and data.get("loss") is not None:
+                    curve.append((float(data[spent]), float(data["loss"])))
+                    prospects.look(curve)
+
+            try:
+                outcome = self.run(
+                    request.folder / ARTIFACT,
+                    settings,
+                    backend=self.backend,
+                    attention=self.attention,
+                    run_dir=request.run_dir,
+                    on_event=on_event,
+                    **self._harness_options(),
+                )
+            except Hopeless as hopeless:
+                seconds = {"total": time.monotonic() - began}
+                outcome = HarnessFailure("training", PRUNED, str(hopeless), "", seconds)
         if isinstance(outcome, HarnessFailure):
-            return _failed(request.seed, outcome)
+            return _failed(request, outcome, curve)
+        if not outcome.verified:
+            message = "train.py scores itself: the loop needs build_model() and train(), see README"
+            return _failed(request, HarnessFailure("scoring", UNVERIFIED, message), curve)
         return self._scored(request.seed, outcome, curve, watch)
+
+    def _harness_options(self) -> dict[str, Any]:
+        warm = self.warm_from if self.warm_from and self.warm_from.is_file() else None
+        options = {"sandbox": self.sandbox, "warm_from": warm}
+        return {name: value for name, value in options.items() if value is not None}
+
+    def _calm(self, watch: Neighbours) -> bool:
+        """Whether nothing disturbs the run so far; a fixed number of tokens isn't disturbed."""
+        if self.settings.token_budget is not None:
+            return True
+        return not watch.battery_lost and watch.share <= BUSY_SHARE
 
     def _scored(
         self,
@@ -196,6 +262,7 @@ class Pretraining:
                 "backend": result.backend,
                 "hardware_id": str(result.hardware.get("id", "")),
                 "probes": result.probes,
+                "not_protected_against": list(result.not_protected_against),
                 "curve": [list(point) for point in thin(curve)],
                 "run_dir": result.run_dir,
             },
@@ -219,14 +286,16 @@ class Pretraining:
         return ""
 
 
-def _failed(seed: int, outcome: HarnessFailure) -> Replicate:
+def _failed(
+    request: MeasureRequest, outcome: HarnessFailure, curve: list[tuple[float, float]]
+) -> Replicate:
     failure = Failure(outcome.phase, outcome.kind, outcome.message, outcome.log_tail)
     return Replicate(
-        seed=seed,
+        seed=request.seed,
         score=None,
         seconds=outcome.seconds,
         failure=failure,
-        details={"run_dir": outcome.run_dir},
+        details={"run_dir": str(request.run_dir), "curve": [list(point) for point in thin(curve)]},
     )
 
 

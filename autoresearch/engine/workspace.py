@@ -36,6 +36,8 @@ from autoresearch.engine.task import Task
 __all__ = ["Advance", "Kept", "Recovery", "Workspace"]
 
 OWN_FOLDER = ".autoresearch"
+# Ours, and nothing to commit: git is told to overlook them.
+IGNORED = (f"/{OWN_FOLDER}/", "/results.jsonl*", "/results.tsv*")
 _LOCK_TIMEOUT = 120.0  # seconds; a worktree is made or a commit kept in far less
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 
@@ -289,16 +291,17 @@ class Workspace(Study):
             ) from error
 
     def _prepare_folder(self) -> None:
-        """`.autoresearch/work`, and git told to overlook it."""
+        """`.autoresearch/work`, and git told to overlook what is ours."""
         try:
             self._work.mkdir(parents=True, exist_ok=True)
             exclude = self._common / "info" / "exclude"
-            line = f"/{OWN_FOLDER}/"
             text = exclude.read_text(encoding="utf-8") if exclude.exists() else ""
-            if line not in text.splitlines():
+            missing = [line for line in IGNORED if line not in text.splitlines()]
+            if missing:
                 exclude.parent.mkdir(exist_ok=True)
                 glue = "" if not text or text.endswith("\n") else "\n"
-                exclude.write_text(f"{text}{glue}{line}\n", encoding="utf-8")
+                lines = "\n".join(missing)
+                exclude.write_text(f"{text}{glue}{lines}\n", encoding="utf-8")
         except OSError as error:
             raise WorkspaceError(
                 f"can't write in {self.root}: {error.strerror or error}",

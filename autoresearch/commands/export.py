@@ -1,0 +1,140 @@
+"""`autoresearch export`: the best train.py, its diff, and a patch with evidence per kept idea."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from autoresearch.options import json_option, workspace_option
+
+if TYPE_CHECKING:
+    from autoresearch.engine.trial import Trial
+    from autoresearch.study import Study
+
+
+@click.command("export")
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A new or empty folder.  [default: export-TAG in the workspace]",
+)
+@workspace_option
+@json_option
+def command(target: Path | None, folder: Path, json_mode: bool) -> None:
+    """Write what the study found, for review.
+
+    \b
+    train.py        the champion
+    train.diff      against the baseline
+    patches/        one per kept idea, for `git am`, with what was measured
+    README.md       the same as a table
+    results.tsv     every trial
+    """
+    from autoresearch.console import Output
+    from autoresearch.study import Study, lineage
+    from prepare.errors import UsageError
+
+    out = Output(json_mode)
+    study = Study.read(folder)
+    kept = lineage(study.state)
+    if not kept:
+        raise UsageError("nothing to export: no trial yet", "begin with `autoresearch run`")
+    place = target or study.root / f"export-{study.tag}"
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise UsageError(f"{place} is not empty", "name another folder with --to")
+    files = export(study, kept, place)
+    out.heading(f"Exported to {place}")
+    for name in files:
+        out.say(f"  {name}")
+    out.result(
+        {"folder": str(place), "champion": kept[-1].id, "files": files},
+        then=[f"read {place / 'README.md'}; apply the ideas elsewhere with `git am`"],
+    )
+
+
+def export(study: Study, kept: list[Trial], place: Path) -> list[str]:
+    """Write everything; the names of the files, relative to `place`."""
+    from autoresearch.engine.ledger import export_tsv
+    from autoresearch.pretraining import ARTIFACT
+    from autoresearch.study import write_text
+
+    workspace = study.workspace
+    first, best = str(kept[0].commit), str(kept[-1].commit)
+    files = {
+        ARTIFACT: workspace.read(best, ARTIFACT).decode("utf-8"),
+        "train.diff": artifact_diff(study, first, best),
+        "README.md": readme(study, kept),
+        "results.tsv": export_tsv(study.ledger.trials()),
+    }
+    for number, trial in enumerate(kept[1:], 1):
+        files[f"patches/{number:04d}-trial-{trial.id}.patch"] = patch(study, trial)
+    for name, text in files.items():
+        write_text(place / name, text)
+    return list(files)
+
+
+def artifact_diff(study: Study, older: str, newer: str) -> str:
+    """The diff of train.py alone: others may have committed beside it."""
+    from autoresearch.engine.git import open_repository
+    from autoresearch.pretraining import ARTIFACT
+
+    git = open_repository(study.root)
+    return git("diff", "--no-ext-diff", "--no-textconv", older, newer, "--", ARTIFACT)
+
+
+def patch(study: Study, trial: Trial) -> str:
+    """A kept trial's commit as mail, its evidence where `git am` doesn't look."""
+    from autoresearch.engine.git import open_repository
+
+    git = open_repository(study.root)
+    text = git("format-patch", "-1", "--stdout", "--no-signature", str(trial.commit))
+    head, mark, rest = text.partition("\n---\n")
+    return f"{head}{mark}{evidence(study, trial)}\n{rest}"
+
+
+def evidence(study: Study, trial: Trial) -> str:
+    """What was measured for a decision, as lines."""
+    from autoresearch.narration import number
+
+    own = ", ".join(f"seed {run.seed}: {number(run.score)}" for run in trial.replicates)
+    known = study.state.scores_of(trial.parent or 0, trial.score_id)
+    champion = ", ".join(f"seed {seed}: {number(score)}" for seed, score in known.items())
+    lines = [
+        f"Decision    {trial.reason}",
+        f"This        {own}",
+        f"Before      {champion}",
+        f"Effect      {number(trial.delta, '+.6f')}, confidence {number(trial.confidence, '.3f')}",
+        f"Speed       {trial.metrics.get('tokens_per_second', 0):,.0f} tokens/s, "
+        f"{trial.metrics.get('peak_memory_mb', 0):,.0f} MB",
+        f"Measured    on {trial.backend}, tier {trial.tier}, score id {trial.score_id}",
+    ]
+    if trial.predicted is not None:
+        lines.append(f"Predicted   {trial.predicted:+.6f}")
+    return "\n".join(lines)
+
+
+def readme(study: Study, kept: list[Trial]) -> str:
+    """The kept ideas as a table, and under which settings they were found."""
+    from autoresearch.narration import number
+
+    metric = study.task.objective.metric
+    settings = study.settings.model_dump(exclude_none=True)
+    lines = [
+        f"# Study {study.tag}",
+        "",
+        f"{metric} {number(kept[0].score)} -> {number(kept[-1].score)} in {len(kept) - 1} kept of "
+        f"{len(study.state.trials) - 1} trials.",
+        "",
+        f"| trial | {metric} | effect | confidence | idea |",
+        "|---|---|---|---|---|",
+    ]
+    for trial in kept:
+        idea = " ".join(trial.description.split()).replace("|", "\\|")
+        sure = number(trial.confidence, ".3f")
+        effect = number(trial.delta, "+.6f")
+        lines.append(f"| {trial.id} | {number(trial.score)} | {effect} | {sure} | {idea} |")
+    lines += ["", "Settings: " + ", ".join(f"{k} = {v}" for k, v in settings.items()) + ".", ""]
+    return "\n".join(lines)

@@ -1,0 +1,175 @@
+"""`autoresearch run`: the loop by itself, trial after trial, until a budget is spent."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autoresearch.options import (
+    NearChoice,
+    attention_option,
+    backend_option,
+    json_option,
+    study_options,
+    workspace_option,
+)
+
+if TYPE_CHECKING:
+    from autoresearch.console import Output
+    from autoresearch.engine.loop import Loop
+    from autoresearch.study import Study
+
+
+@click.command("run")
+@click.option(
+    "--agent",
+    default="search",
+    show_default=True,
+    metavar="NAME",
+    help="Who proposes: search (over the constants; no model, no key), claude, codex, gemini, "
+    "opencode, aider, cursor, qwen, goose, api (any OpenAI-compatible endpoint), command.",
+)
+@click.option(
+    "--agent-option",
+    "agent_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="For the proposer, such as model=NAME, base_url=URL, command='python edit.py'.",
+)
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="Stop after this time.")
+@click.option("--trials", type=click.IntRange(min=1), help="Stop after this many trials.")
+@click.option("--dollars", type=click.FloatRange(min=0), help="Stop when proposals cost this much.")
+@click.option("--tokens", type=click.IntRange(min=1), help="Stop at this many tokens of proposals.")
+@click.option(
+    "--policy",
+    type=NearChoice("policy", ("confirm", "greedy")),
+    metavar="NAME",
+    help="confirm repeats what looks promising; greedy believes one run.  [default: confirm]",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0.5, 1, min_open=True, max_open=True),
+    help="Asked of `confirm` before it keeps.  [default: 0.95]",
+)
+@study_options
+@workspace_option
+@backend_option
+@attention_option
+@json_option
+def command(
+    agent: str,
+    agent_options: tuple[str, ...],
+    hours: float | None,
+    trials: int | None,
+    dollars: float | None,
+    tokens: int | None,
+    folder: Path,
+    json_mode: bool,
+    **choices: Any,
+) -> None:
+    """Do research unattended: propose an edit, measure it, keep or drop it, and again.
+
+    The first run measures train.py as it stands on three seeds: the baseline, and the noise. Stops
+    when a budget is spent, and goes on where it stopped when it is started again, also after a
+    kill. Ctrl-C once ends after the trial under way, twice at once.
+    """
+    import backends
+    from autoresearch.awake import awake
+    from autoresearch.console import PROBING, Output
+    from autoresearch.engine.task import Budget
+    from autoresearch.narration import narrated
+    from autoresearch.study import Options, Study
+
+    out = Output(json_mode)
+    asked = read_options(agent_options)
+    with narrated(out) as on_event:
+        options = Options(**choices)
+        with Study.write(folder, options, on_event, True) as study, awake() as problem:
+            proposer = study.proposer(agent, asked)
+            if problem:
+                out.warn(f"this machine may fall asleep: {problem}")
+            on_event("phase", {"phase": PROBING})
+            backends.select(choices["backend"])
+            limits = {"trials": trials, "hours": hours, "dollars": dollars, "tokens": tokens}
+            given = {name: item for name, item in limits.items() if item is not None}
+            budget = Budget.model_validate(given) if given else study.task.budget
+            with stopping(study.loop, out):
+                reason = study.loop.run(proposer, budget)
+        show_end(out, study, reason)
+
+
+def read_options(given: tuple[str, ...]) -> dict[str, Any]:
+    """KEY=VALUE pairs; a value that is JSON (a number, true, a list) is taken as such."""
+    found: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier():
+            raise click.UsageError(f"--agent-option {text!r}: write KEY=VALUE")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+@contextmanager
+def stopping(loop: Loop, out: Output) -> Iterator[None]:
+    """Ctrl-C once asks the loop to stop after this trial; again, or a SIGTERM, stops it now."""
+
+    def on_interrupt(number: int, frame: object) -> None:
+        if loop.stop_asked or number != signal.SIGINT:
+            raise KeyboardInterrupt
+        loop.stop_asked = True
+        out.warn("stopping after this trial; Ctrl-C again stops now and forgets it")
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, on_interrupt) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def show_end(out: Output, study: Study, reason: str) -> None:
+    """Why it ended, the ideas that were kept, and what to do next."""
+    from autoresearch.narration import show_kept
+    from autoresearch.study import lineage
+
+    state = study.state
+    kept = lineage(state)
+    counts = status_counts(study)
+    out.say()
+    out.say(f"Ended: {reason}. " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+    show_kept(out, study.task.objective.metric, kept)
+    best = kept[-1].id if kept else 0
+    out.result(
+        {
+            "reason": reason,
+            "tag": study.tag,
+            "counts": counts,
+            "champion": state.champion,
+            "kept": [trial.to_dict() for trial in kept],
+        },
+        then=[
+            "autoresearch results         every trial",
+            f"autoresearch show {best}          what the champion is and why",
+            "autoresearch export          its train.py and a patch per kept idea",
+            "autoresearch run --hours 8   go on",
+        ],
+    )
+
+
+def status_counts(study: Study) -> dict[str, int]:
+    """How many trials ended in which way, the baseline left out."""
+    counts: dict[str, int] = {}
+    for trial in study.state.trials.values():
+        if trial.parent is not None:
+            counts[str(trial.status)] = counts.get(str(trial.status), 0) + 1
+    return counts

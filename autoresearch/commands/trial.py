@@ -1,0 +1,150 @@
+"""`autoresearch trial -m "idea"`: measure the edit in the working tree, keep it or put it back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autoresearch.options import (
+    attention_option,
+    backend_option,
+    json_option,
+    study_options,
+    workspace_option,
+)
+
+if TYPE_CHECKING:
+    from autoresearch.console import Output
+    from autoresearch.engine.trial import Trial
+    from autoresearch.study import Study
+
+EXIT_CODES = {"keep": 0, "crash": 5, "discard": 10, "rejected": 11, "pruned": 12, "noisy": 13}
+
+
+@click.command("trial")
+@click.option("-m", "--message", required=True, metavar="IDEA", help="What the edit is to do.")
+@click.option("--predict", type=float, metavar="EFFECT", help="Expected change, such as -0.004.")
+@study_options
+@workspace_option
+@backend_option
+@attention_option
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    message: str,
+    predict: float | None,
+    folder: Path,
+    json_mode: bool,
+    **choices: Any,
+) -> None:
+    """Measure your edit of train.py against the champion, and keep it or put it back.
+
+    Kept: the study's branch has it as a commit. Otherwise train.py is as it was, and the edit lies
+    in the trial's folder as change.diff. The first call measures train.py as it was before the
+    edit, on three seeds.
+
+    \b
+    Exit codes:
+      0   keep       better beyond noise, or equal and simpler
+      5   crash      it failed; the reason and the log's end are printed
+      10  discard    not better
+      11  rejected   it broke a rule, or repeats an earlier try
+      12  pruned     stopped early: it could not catch up
+      13  noisy      the machine was disturbed; train.py keeps the edit, try again
+    """
+    import backends
+    from autoresearch.checkout import switch_to_study, working_edit
+    from autoresearch.console import PROBING, Output
+    from autoresearch.engine.errors import Rejected
+    from autoresearch.narration import narrated
+    from autoresearch.study import Options, Study
+
+    out = Output(json_mode)
+    options = Options(**choices)
+    moved = switch_to_study(Study.read(folder, options))
+    if moved:
+        out.say(moved)
+    with narrated(out) as on_event, Study.write(folder, options, on_event) as study:
+        try:
+            change = working_edit(study)
+        except Rejected as rejected:
+            refuse(ctx, out, rejected)
+            return
+        on_event("phase", {"phase": PROBING})
+        backends.select(choices["backend"])
+        trial, left = measure(study, change, message, predict, out)
+    show_end(out, study, trial, left)
+    ctx.exit(EXIT_CODES[str(trial.status)])
+
+
+def measure(
+    study: Study, change: Any, message: str, predict: float | None, out: Output
+) -> tuple[Trial, tuple[str, ...]]:
+    """The trial of an edit, and the files that could not be put back. Raises UsageError."""
+    from autoresearch.checkout import CheckoutEdit, put_back
+    from autoresearch.commands.run import stopping
+    from autoresearch.engine.loop import StudyStopped
+    from autoresearch.engine.trial import Trial, TrialStatus
+    from prepare.errors import UsageError
+
+    begun = bool(study.state.trials)
+    with stopping(study.loop, out):
+        if not begun:
+            out.say("measuring train.py as it was before the edit first: the baseline")
+        baseline = study.loop.baseline()
+        if change.empty and not begun:
+            return baseline, ()
+        if change.empty:
+            raise UsageError(
+                "nothing was edited: train.py is the champion's",
+                "edit it, then call `autoresearch trial -m IDEA` again",
+            )
+        trial = study.loop.trial(CheckoutEdit(change, message, predict))
+    if not isinstance(trial, Trial):
+        raise StudyStopped(f"no trial: {trial.problem}", "see `autoresearch status`")
+    if trial.status in (TrialStatus.KEEP, TrialStatus.NOISY):
+        return trial, ()
+    return trial, put_back(study, change)
+
+
+def refuse(ctx: click.Context, out: Output, rejected: Any) -> None:
+    """The edit can't be measured as it lies there; nothing is recorded, nothing is put back."""
+    code = EXIT_CODES["rejected"]
+    document = {"status": "rejected", "rule": rejected.rule, "message": rejected.message}
+    if out.json_mode:
+        out.result({**document, "exit_code": code}, then=[rejected.hint] if rejected.hint else [])
+    else:
+        out.say(f"rejected: {rejected.rule}: {rejected.message}")
+        if rejected.hint:
+            out.say(f"  {rejected.hint}")
+    ctx.exit(code)
+
+
+def show_end(out: Output, study: Study, trial: Trial, left: tuple[str, ...]) -> None:
+    """What became of train.py, the log's end of a crash, and what to do next."""
+    status = str(trial.status)
+    diff = study.run_folder(trial.id) / "change.diff"
+    failure = next((run.failure for run in trial.replicates[::-1] if run.failure), None)
+    if status == "crash" and failure is not None and failure.log_tail.strip():
+        out.say()
+        out.say(failure.log_tail.rstrip())
+    if left:
+        out.warn(f"not put back, it was edited on meanwhile: {', '.join(left)}")
+    tree = "as edited" if status in ("keep", "noisy") or left else "put back"
+    document = {
+        "trial": trial.to_dict(),
+        "champion": study.state.champion,
+        "train.py": tree,
+        "exit_code": EXIT_CODES[status],
+    }
+    again = f"git apply {diff.relative_to(study.root).as_posix()}"
+    steps = {
+        "keep": ["edit train.py for the next idea, and call `autoresearch trial -m IDEA`"],
+        "crash": [f"{again}    brings the edit back, to mend it", "or try another idea"],
+        "noisy": ["call the same again when the machine is calm: train.py still has the edit"],
+    }
+    then = steps.get(status, ["try another idea: train.py is the champion's again"])
+    out.result(document, then=then)

@@ -1,0 +1,132 @@
+"""Trials in words: a line per decision, tables, a curve in one row of characters.
+
+with narrated(out) as on_event:      # live on a terminal, a line per decision anywhere else
+    loop.run(..., on_event=on_event)
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from autoresearch.console import Output
+from autoresearch.engine.trial import Trial, TrialStatus
+
+BARS = "▁▂▃▄▅▆▇█"
+ASCII_BARS = "_.-=+*#@"
+JSON_PROGRESS_EVERY = 10.0  # seconds
+# What a loop says beside the harness's own progress; under --json these are lines of their own.
+LOOP_EVENTS = ("trial", "run", "proposing", "decided", "no_proposal", "warning", "phase")
+COLUMNS = (">trial", "status", ">score", ">effect", ">sure", ">runs", "idea")
+Event = Callable[[str, Mapping[str, Any]], None]
+
+
+def number(value: float | None, form: str = ".6f") -> str:
+    """A figure, or a dash where there is none."""
+    return "-" if value is None else format(value, form)
+
+
+def decision_line(trial: Trial) -> str:
+    """`trial 3  discard  1.234567 (+0.0021)  DEPTH: 8 -> 6: worse: ...`."""
+    words = [f"trial {trial.id}", f"{trial.status:<8}"]
+    if trial.score is not None:
+        effect = "" if trial.delta is None else f" ({trial.delta:+.4f})"
+        words.append(f"{trial.score:.6f}{effect}")
+    said = " ".join(trial.description.split())
+    return "  ".join([*words, f"{said}: {trial.reason}"])
+
+
+def row(trial: Trial) -> list[str]:
+    """A trial as cells of COLUMNS."""
+    runs = len(trial.replicates) + len(trial.champion_replicates)
+    return [
+        str(trial.id),
+        str(trial.status),
+        number(trial.score),
+        number(trial.delta, "+.4f"),
+        number(trial.confidence, ".0%"),
+        str(runs),
+        " ".join(trial.description.split()),
+    ]
+
+
+def show_trials(out: Output, trials: Sequence[Trial]) -> None:
+    """The table of trials. Effects are against the champion of the time."""
+    out.table(COLUMNS, [row(trial) for trial in trials])
+
+
+def show_kept(out: Output, metric: str, kept: Sequence[Trial]) -> None:
+    """The champions in order, and what they came to together."""
+    show_trials(out, kept)
+    first, last = (kept[0].score, kept[-1].score) if kept else (None, None)
+    if first is not None and last is not None and len(kept) > 1:
+        out.say(f"{metric} {first:.6f} -> {last:.6f} ({last - first:+.4f})")
+
+
+def sparkline(curve: Sequence[tuple[float, float]], width: int = 60, encoding: str = "") -> str:
+    """The losses of a curve in one row; "" where there is no finite one."""
+    losses = [loss for _, loss in curve if math.isfinite(loss)]
+    if not losses:
+        return ""
+    if len(losses) > width:
+        losses = [losses[round(i * (len(losses) - 1) / (width - 1))] for i in range(width)]
+    low, high = min(losses), max(losses)
+    encoding = encoding or getattr(sys.stdout, "encoding", None) or "ascii"
+    bars = BARS if encoding.lower().replace("-", "").startswith("utf") else ASCII_BARS
+    scale = (len(bars) - 1) / (high - low) if high > low else 0.0
+    return "".join(bars[round((loss - low) * scale)] for loss in losses)
+
+
+@contextmanager
+def narrated(out: Output) -> Iterator[Event]:
+    """A callback for a loop's events: JSON lines, a live bar, or a line per decision."""
+    if out.json_mode:
+        yield _JsonLines(out)
+    elif sys.stderr.isatty():
+        with out.progress() as live:
+            yield _Narrator(out, live)
+    else:
+        yield _Narrator(out, lambda name, data: None)
+
+
+class _JsonLines:
+    """Every event of the loop, and progress now and then."""
+
+    def __init__(self, out: Output) -> None:
+        self._out, self._last = out, -math.inf
+
+    def __call__(self, name: str, data: Mapping[str, Any]) -> None:
+        if name not in LOOP_EVENTS:
+            if time.monotonic() - self._last < JSON_PROGRESS_EVERY:
+                return
+            self._last = time.monotonic()
+        self._out.event(name, data)
+
+
+class _Narrator:
+    """Decisions and warnings as lines; the rest goes to the bar."""
+
+    def __init__(self, out: Output, live: Callable[[str, dict[str, Any]], None]) -> None:
+        self._out, self._live, self._prefix = out, live, ""
+
+    def __call__(self, name: str, data: Mapping[str, Any]) -> None:
+        if name == "decided":
+            trial = Trial.from_dict(data["trial"])
+            style = "green" if trial.status is TrialStatus.KEEP else None
+            self._out.say(decision_line(trial), style=style)
+        elif name == "no_proposal":
+            self._out.say(f"no proposal: {data['problem']}")
+        elif name == "warning":
+            self._out.warn(str(data["message"]))
+        elif name == "proposing":
+            self._live("phase", {"phase": f"asking {data['proposer']}"})
+        elif name == "run":
+            self._prefix = f"trial {data['id']}, {data['label']}, seed {data['seed']}"
+        elif name == "phase":
+            self._live("phase", {"phase": f"{self._prefix}: {data.get('phase', '')}".lstrip(": ")})
+        elif name != "trial":
+            self._live(name, {key: item for key, item in data.items() if key != "task"})

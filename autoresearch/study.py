@@ -1,0 +1,361 @@
+"""The study of a workspace: its settings, task, git, ledger and loop, opened from one folder.
+
+    study = Study.read(folder)                      # status, results, show, verify, export
+    with Study.write(folder, Options(tag="mar5")) as study:      # run, trial, undo
+        study.loop.run(study.proposer("search", {}), Budget(hours=8))
+
+A workspace holds one study at a time. `results.jsonl` is its ledger, `results.tsv` upstream's five
+columns of it, `.autoresearch/runs/TAG` what its runs left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from autoresearch.engine.git import open_repository
+from autoresearch.engine.ledger import Ledger, export_tsv
+from autoresearch.engine.loop import Loop
+from autoresearch.engine.policy import Confirm, Greedy, Policy
+from autoresearch.engine.proposers import Proposer, find_proposer
+from autoresearch.engine.sandbox import SandboxUnavailable, Tier, choose
+from autoresearch.engine.state import State
+from autoresearch.engine.task import Deciding, Event, Task
+from autoresearch.engine.trial import Trial, TrialStatus
+from autoresearch.engine.workspace import OWN_FOLDER, Workspace
+from autoresearch.pretraining import ARTIFACT, RULES, Pretraining, pretraining_task
+from autoresearch.search_space import HINTS, validity
+from prepare.errors import EnvironmentProblem, UsageError
+from prepare.settings import FILE_NAME, Settings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+LEDGER_NAME = "results.jsonl"
+TSV_NAME = "results.tsv"
+PROGRAM_NAME = "program.md"
+BRANCH_PREFIX = "autoresearch/"
+# What a run leaves that is worth its disk for a champion only.
+LARGE_FILES = ("weights.safetensors", "row_nats.npy")
+# What `[task]` in autoresearch.toml may set; the rest is what pretraining is.
+TASK_KEYS = ("description", "mutation", "constraints", "policy", "budget", "logging")
+NOW_EVERY = 2.0  # seconds between two notes of where a run stands
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a study is driven this time; None takes what autoresearch.toml or the ledger says."""
+
+    tag: str | None = None
+    policy: str | None = None
+    confidence: float | None = None
+    prune: bool = True
+    backend: str | None = None
+    attention: str | None = None
+    sandbox: str = "auto"
+
+
+@dataclass
+class Study:
+    """One study. `read` gives one to look at; inside `write` its `loop` works."""
+
+    root: Path
+    tag: str
+    settings: Settings
+    task: Task
+    ledger: Ledger
+    on_event: Event = lambda name, data: None
+    _loop: Loop | None = field(default=None, repr=False)
+    _now: dict[str, Any] = field(default_factory=dict, repr=False)
+    _noted_at: float = 0.0
+
+    @classmethod
+    def read(cls, folder: Path, options: Options | None = None) -> Study:
+        """The study that `folder` holds. Raises PrepareError and EngineError."""
+        options = options or Options()
+        settings = Settings.load(folder)
+        root = folder.resolve()
+        ledger = Ledger(root / LEDGER_NAME)
+        return cls(root, _tag(root, ledger, options.tag), settings, _task(root, options), ledger)
+
+    @classmethod
+    @contextlib.contextmanager
+    def write(
+        cls,
+        folder: Path,
+        options: Options | None = None,
+        on_event: Event | None = None,
+        refuse_edits: bool = False,
+    ) -> Iterator[Study]:
+        """The study with its loop, as the one writer. A missing one begins at what is checked out.
+
+        refuse_edits: before anything is begun, refuse artifacts that aren't committed. Raises
+        LedgerBusy naming the other writer, UncommittedChanges, and what opening can raise.
+        """
+        options = options or Options()
+        study = cls.read(folder, options)
+        if on_event is not None:
+            study.on_event = on_event
+        if refuse_edits:
+            unopened = Workspace(study.root, study.tag, open_repository(study.root))
+            unopened.refuse_uncommitted(study.task)
+        Workspace.open(study.root, study.tag, create=True)
+        study._loop = study._make_loop(options)
+        study._set_strange_tsv_aside()
+        with study._loop:
+            study._write_header(options)
+            study._after_decision()
+            try:
+                yield study
+            finally:
+                study._now_file.unlink(missing_ok=True)
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    @property
+    def loop(self) -> Loop:
+        """The loop; only inside `write`."""
+        if self._loop is None:
+            raise RuntimeError("this study was opened to be read")
+        return self._loop
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """The study's git. Raises WorkspaceError if it has not begun."""
+        return Workspace.open(self.root, self.tag)
+
+    @property
+    def state(self) -> State:
+        """What the ledger says now."""
+        return State.of(self.ledger.records())
+
+    @property
+    def runs(self) -> Path:
+        """Where runs leave their logs, weights and curves."""
+        return self.root / OWN_FOLDER / "runs" / self.tag
+
+    def run_folder(self, trial_id: int) -> Path:
+        """Where the runs of one trial are."""
+        return self.runs / f"{trial_id:04d}"
+
+    def proposer(self, name: str, options: Mapping[str, Any]) -> Proposer:
+        """The proposer of that name, `search` with what is known about train.py's constants.
+
+        Raises ProposerError: unknown, wrongly configured, or not installed.
+        """
+        if name == "search":
+            known: dict[str, Any] = {
+                "hints": HINTS,
+                "valid": validity(self.settings.max_seq_len),
+                "seed": self.settings.seed,
+                "direction": self.task.objective.direction,
+            }
+            return find_proposer(name, {**known, **options})
+        proposer = find_proposer(name, options)
+        check = getattr(proposer, "check", None)
+        if check is not None:
+            check()  # a missing program is told now, not after the baseline
+        return proposer
+
+    def _make_loop(self, options: Options) -> Loop:
+        harness = Pretraining(
+            self.settings,
+            backend=options.backend,
+            attention=options.attention,
+            sandbox=_sandbox(options.sandbox),
+            warm_from=self._champion_file,
+        )
+        program = self.root / PROGRAM_NAME
+        return Loop(
+            self.task,
+            self.workspace,
+            self.ledger,
+            harness.measure,
+            policy_of(self.task.policy),
+            runs=self.runs,
+            rules=RULES,
+            program=program.read_text(encoding="utf-8") if program.is_file() else "",
+            first_seed=self.settings.seed,
+            on_event=self._event,
+            large_files=LARGE_FILES,
+            prune=options.prune,
+        )
+
+    # -- what is written beside the ledger -------------------------------------------------------
+
+    @property
+    def _champion_file(self) -> Path:
+        return self.root / OWN_FOLDER / f"champion-{self.tag}.py"
+
+    @property
+    def _now_file(self) -> Path:
+        return self.root / OWN_FOLDER / "now.json"
+
+    def now(self) -> dict[str, Any]:
+        """What the running loop does at this moment; {} when none says."""
+        try:
+            found = json.loads(self._now_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _event(self, name: str, data: Mapping[str, Any]) -> None:
+        self._note_now(name, data)
+        if name == "decided":
+            self._after_decision()
+        self.on_event(name, data)
+
+    def _note_now(self, name: str, data: Mapping[str, Any]) -> None:
+        """Keep `now.json` for `status`. Nothing depends on it, so a full disk is no error here."""
+        if name == "proposing":
+            self._now = {"phase": f"asking {data['proposer']} for an edit"}
+        elif name in ("trial", "run", "phase", "progress"):
+            self._now.update({key: item for key, item in data.items() if _is_plain(item)})
+        else:
+            return
+        if name == "progress" and time.monotonic() - self._noted_at < NOW_EVERY:
+            return
+        self._noted_at = time.monotonic()
+        with contextlib.suppress(OSError):
+            write_text(self._now_file, json.dumps(self._now))
+
+    def _after_decision(self) -> None:
+        """Derive what others read: upstream's table, and the champion's train.py."""
+        write_text(self.root / TSV_NAME, export_tsv(self.ledger.trials()))
+        source = self.workspace.read(self.workspace.champion_commit, ARTIFACT)
+        write_text(self._champion_file, source.decode("utf-8", "replace"))
+
+    def _set_strange_tsv_aside(self) -> None:
+        """An agent that keeps upstream's table by itself must not lose it to ours."""
+        table = self.root / TSV_NAME
+        if table.is_file() and not self.ledger.path.exists():
+            os.replace(table, table.with_name(f"{TSV_NAME}.before-{self.tag}"))
+
+    def _write_header(self, options: Options) -> None:
+        """Say in the ledger under which settings the study goes on, where they are new."""
+        facts = {
+            "kind": "study",
+            "tag": self.tag,
+            "task": self.task.model_dump(mode="json"),
+            "settings": self.settings.model_dump(mode="json"),
+            "prune": options.prune,
+            "sandbox": options.sandbox,
+            "versions": {
+                "autoresearch": _version(),
+                "python": sys.version.split()[0],
+            },
+        }
+        last = (self.ledger.records("study") or [{}])[-1]
+        if {name: last.get(name) for name in facts} != facts:
+            self.ledger.append({**facts, "at": _utc()})
+
+
+def _sandbox(name: str) -> Tier:
+    try:
+        return choose(name)
+    except SandboxUnavailable as error:
+        raise EnvironmentProblem(str(error), "take `--sandbox auto`: the best there is") from error
+
+
+def policy_of(deciding: Deciding) -> Policy:
+    """The policy that a task names."""
+    if deciding.name == "greedy":
+        return Greedy()
+    return Confirm(confidence=deciding.confidence, min_effect=deciding.min_effect)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(fresh, path)
+
+
+def champions(records: list[dict[str, Any]]) -> list[int]:
+    """Ids of the trials that were champion, in order; one brought back stands there again."""
+    found = []
+    for record in records:
+        if record.get("kind") == "trial" and record.get("status") == TrialStatus.KEEP.value:
+            found.append(int(record["id"]))
+        elif record.get("kind") == "champion":
+            found.append(int(record["trial"]))
+    return found
+
+
+def lineage(state: State) -> list[Trial]:
+    """The champion and the champions that it stands on, the baseline first."""
+    found: list[Trial] = []
+    at = state.champion
+    while at is not None and at in state.trials and all(t.id != at for t in found):
+        found.append(state.trials[at])
+        at = state.trials[at].parent
+    return found[::-1]
+
+
+def _tag(root: Path, ledger: Ledger, given: str | None) -> str:
+    """The study's name: the ledger's, else the one given, the branch's, or today's."""
+    headers = ledger.records("study")
+    if headers:
+        tag = str(headers[-1]["tag"])
+        if given is not None and given != tag:
+            raise UsageError(
+                f"{ledger.path.name} holds the study {tag!r}, not {given!r}",
+                f"go on without --tag, or begin anew: mv {LEDGER_NAME} results-{tag}.jsonl",
+            )
+        return tag
+    if given is not None:
+        return given
+    branch = current_branch(root)
+    if branch.startswith(BRANCH_PREFIX):
+        return branch.removeprefix(BRANCH_PREFIX)
+    today = datetime.date.today()
+    return f"{today:%b}{today.day}".lower()
+
+
+def current_branch(root: Path) -> str:
+    """The branch that is checked out, "" where there is none. Raises WorkspaceError."""
+    ref = open_repository(root).maybe("symbolic-ref", "--quiet", "HEAD") or ""
+    return ref.removeprefix("refs/heads/")
+
+
+def _task(root: Path, options: Options) -> Task:
+    """Pretraining with what `[task]` in autoresearch.toml and the options change."""
+    table = tomllib.loads((root / FILE_NAME).read_text(encoding="utf-8")).get("task", {})
+    strange = sorted(set(table) - set(TASK_KEYS))
+    if strange:
+        raise UsageError(
+            f"{FILE_NAME}: [task] has no {strange[0]!r}", f"it may set {', '.join(TASK_KEYS)}"
+        )
+    policy = table.get("policy", {})
+    policy = {"name": policy} if isinstance(policy, str) else dict(policy)
+    given = {"name": options.policy, "confidence": options.confidence}
+    policy.update({name: value for name, value in given.items() if value is not None})
+    return pretraining_task(**{**table, "policy": policy})
+
+
+def _version() -> str:
+    try:
+        return metadata.version("autoresearch")
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (str, int, float, bool)) or value is None
+
+
+def _utc() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
