@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import backends
+from backends.errors import BackendError
 from prepare.errors import CandidateError, PrepareError
 from prepare.experiment import run_experiment
 from prepare.outcome import Failure, format_summary
@@ -48,8 +50,11 @@ def main(arguments: list[str] | None = None) -> int:
         settings = Settings.load(options.script.resolve().parent)
         if options.seconds is not None:
             settings = settings.model_copy(update={"time_budget": options.seconds})
+        # Here, where a backend that isn't there is said plainly, and where the speed probes of a
+        # first run don't count as the candidate's start-up.
+        backends.select()
         outcome = run_experiment(options.script, settings, on_event=_Lines(every=5.0))
-    except PrepareError as error:
+    except (PrepareError, BackendError) as error:
         print(f"Error: {error.message}\n{error.hint}".rstrip(), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
