@@ -21,10 +21,15 @@ MAX_REPORTS = 50
 MAX_TEXT = 300
 COMPILERS = re.compile(
     r"(.*-)?(g\+\+|gcc|c\+\+|cc|clang|clang\+\+|cl|ld|lld|as|ar|ptxas|nvcc|hipcc|icpx|ldconfig"
-    r"|uname|file|xcrun|metal|cuobjdump|nvdisasm|amdgpu-arch|rocm_agent_enumerator)(-[0-9.]+)?"
+    r"|uname|file|openssl|xcrun|metal|cuobjdump|nvdisasm|amdgpu-arch|rocm_agent_enumerator)(-[0-9.]+)?"
 )
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _OTHER_PROCESS = re.compile(r"/proc/(\d+)/(mem|environ|maps|fd|cwd|root|task)\b")
+_TRIED_LIBRARY = re.compile(
+    r"\s*import sys\s+if sys.platform != \"linux\":\s+import torch  # noqa: F401\s+"
+    r"from ctypes import cdll\s+cdll.LoadLibrary\(\"[^\"\n]*\"\)\s*"
+)
+_BYTECODE = f"{os.sep}__pycache__{os.sep}"
 # Event -> positions of the paths that it changes.
 _CHANGES = {
     "os.remove": (0,),
@@ -65,6 +70,7 @@ class Rules:
         self._hidden = _prefixes(hidden)
         self._python = tuple(path for path in _prefixes(python) if path.strip(os.sep))
         self._pid, self._parent = os.getpid(), os.getppid()
+        self._own = f"/proc/{self._pid}/"
 
     def judge(self, event: str, arguments: tuple[Any, ...]) -> tuple[str, str, bool] | None:
         """(what it did, to what, whether that is forbidden), or None if it may."""
@@ -90,13 +96,17 @@ class Rules:
         if act == "read" and real.startswith(self._python) and not self._is_hidden(real):
             return None  # the bulk of all opens: imports, of which none are links elsewhere
         real = os.path.realpath(real)
+        if real.startswith(self._own):
+            return None
         other = _OTHER_PROCESS.match(real)
         if other and int(other.group(1)) != self._pid:
             return act, real, True
         if self._is_hidden(real):
             return act, real, True
+        if act == "list" or (act == "read" and _BYTECODE in real):
+            return None
         allowed = self._writable if act == "write" else self._writable + self._granted
-        return None if _longest(real, allowed) or act == "list" else (act, real, False)
+        return None if _longest(real, allowed) else (act, real, False)
 
     def _is_hidden(self, path: str) -> bool:
         hidden = _longest(path, self._hidden)
@@ -106,8 +116,10 @@ class Rules:
         words = _command_words(event, arguments)
         if event != "os.system" and words and COMPILERS.fullmatch(os.path.basename(words[0])):
             return None
-        # torch.compile's own pool of compiling processes.
+        # torch.compile's own pool of compiling processes, and its trial of what it compiled.
         if any("torch" in word and "compile_worker" in word for word in words):
+            return None
+        if words[1:2] == ["-c"] and _TRIED_LIBRARY.fullmatch(words[2]):
             return None
         return "start", " ".join(words), False
 

@@ -87,6 +87,8 @@ def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     inherited = kept.get("PYTHONPATH")
     kept["PYTHONPATH"] = packages + (os.pathsep + inherited if inherited else "")
     kept["PYTHONUNBUFFERED"] = "1"
+    # Byte code beside a source file stands in for it: a candidate must not leave any.
+    kept["PYTHONDONTWRITEBYTECODE"] = "1"
     # Python puts the working directory first on the path otherwise: a file there named like one
     # of our packages would stand in for it (honoured from Python 3.11 on).
     kept["PYTHONSAFEPATH"] = "1"

@@ -135,7 +135,8 @@ def test_a_thing_is_reported_once_and_reports_are_bounded(watched):
 
 
 @pytest.mark.parametrize(
-    "name", ["g++", "g++-13", "clang++", "x86_64-linux-gnu-g++-12", "ptxas", "cc", "cl", "ld"]
+    "name",
+    ["g++", "g++-13", "clang++", "x86_64-linux-gnu-g++-12", "ptxas", "cc", "cl", "ld", "openssl"],
 )
 def test_compilers_are_known(name):
     assert COMPILERS.fullmatch(name)
@@ -163,3 +164,14 @@ def test_every_way_to_start_a_program_is_read():
     assert judge("os.posix_spawn", ("git", ("git", "log"), {})) == ("start", "git log", False)
     words = [sys.executable, "-m", "torch._inductor.compile_worker"]
     assert judge("subprocess.Popen", (sys.executable, words, None, None)) is None
+    tried = """
+import sys
+if sys.platform != "linux":
+    import torch  # noqa: F401
+from ctypes import cdll
+cdll.LoadLibrary("/run/work/train/x.so")
+"""
+    words = [sys.executable, "-c", tried]
+    assert judge("subprocess.Popen", (None, words, None, None)) is None
+    words = [sys.executable, "-c", tried + "import os"]
+    assert judge("subprocess.Popen", (None, words, None, None)) is not None

@@ -1,0 +1,161 @@
+"""Candidates in every isolation tier of this machine: an honest one, and some that reach out."""
+
+import os
+import random
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from autoresearch.engine.sandbox import Tier, all_tiers
+from prepare import watch
+from prepare.experiment import run_experiment
+from prepare.isolation import access_for
+from prepare.outcome import Failure, Result
+from prepare.settings import Settings
+from tests.smoke.candidates import write_candidate
+
+
+@pytest.fixture(params=all_tiers(), ids=lambda tier: tier.name)
+def tier(request) -> Tier:
+    reason = request.param.problem()
+    if reason:
+        pytest.skip(f"no {request.param.name} here: {reason}")
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def plain_machine(monkeypatch, tmp_path_factory):
+    """No probing and no compiling; one cache for all."""
+    base = tmp_path_factory.getbasetemp() / "sandbox-cache"
+    for name, value in {
+        "AUTORESEARCH_CACHE": str(base),
+        "AUTORESEARCH_BACKEND": "cpu",
+        "AUTORESEARCH_DTYPE": "float32",
+        "AUTORESEARCH_COMPILE": "0",
+        "AUTORESEARCH_ATTENTION": "sdpa",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    draw = random.Random(0)
+    words = ["red", "green", "blue", "cat", "dog", "house", "runs", "sleeps"]
+    folder = tmp_path_factory.mktemp("corpus")
+    for name, documents in (("train.txt", 200), ("valid.txt", 30)):
+        texts = [" ".join(draw.choice(words) for _ in range(80)) for _ in range(documents)]
+        (folder / name).write_text("<|endoftext|>".join(texts), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def settings(corpus) -> Settings:
+    return Settings(
+        corpus=str(corpus),
+        vocab_size=256,
+        max_seq_len=64,
+        token_budget=8_000,
+        time_budget=20.0,
+        eval_bytes=3_000,
+        startup_timeout=90.0,
+        warmup_timeout=90.0,
+        score_timeout=90.0,
+    )
+
+
+def run(tier: Tier, tmp_path: Path, settings: Settings, **changes: str) -> Result | Failure:
+    script = write_candidate(tmp_path, **changes)
+    return run_experiment(script, settings, run_dir=tmp_path / "run", sandbox=tier)
+
+
+def test_an_honest_candidate_trains_and_is_scored(tier, tmp_path, settings):
+    outcome = run(tier, tmp_path, settings)
+    assert isinstance(outcome, Result), outcome
+    assert outcome.tier == tier.name
+    assert outcome.not_protected_against == tier.does_not_stop()
+    assert outcome.touched == ()
+    assert Path(outcome.weights or "").is_file()
+    assert not (tmp_path / "run" / "work").exists()
+
+
+def test_reading_the_text_fails_or_finds_nothing(tier, tmp_path, settings, corpus):
+    path = str(corpus / "valid.txt")
+    outcome = run(tier, tmp_path, settings, build=f"open({path!r}).read()")
+    assert isinstance(outcome, Failure), outcome
+    assert any(f"read {path} (forbidden)" in line for line in outcome.touched)
+    assert outcome.tier == tier.name
+    if tier.strict:
+        assert outcome.kind == "exception"
+        assert "FileNotFoundError" in outcome.message or "PermissionError" in outcome.message
+    else:
+        assert outcome.kind == "forbidden"
+        assert path in outcome.message
+
+
+def test_a_refusal_that_is_swallowed_still_ends_an_unprotected_run(tmp_path, settings, corpus):
+    process = all_tiers()[-1]
+    act = f"""
+    try:
+        open({str(corpus / "valid.txt")!r})
+    except OSError:
+        pass"""
+    outcome = run(process, tmp_path, settings, build=act.strip())
+    assert isinstance(outcome, Failure), outcome
+    assert outcome.kind == "forbidden"
+
+
+def test_an_internet_socket_is_refused(tier, tmp_path, settings):
+    act = "__import__('socket').create_connection(('127.0.0.1', 9))"
+    outcome = run(tier, tmp_path, settings, build=act)
+    assert isinstance(outcome, Failure), outcome
+    assert any(line.startswith("socket ") for line in outcome.touched)
+    assert outcome.kind == ("exception" if tier.strict else "forbidden")
+
+
+def test_too_many_processes_end_the_run(tier, tmp_path, settings, monkeypatch):
+    if sys.platform == "win32":
+        pytest.skip("it forks")
+    few = watch.Bounds(processes=20)
+    monkeypatch.setattr(watch, "Bounds", lambda: few)
+    act = "[os.fork() or (time.sleep(60), os._exit(0)) for _ in range(40)]; time.sleep(60)"
+    outcome = run(tier, tmp_path, settings, build=act)
+    assert isinstance(outcome, Failure), outcome
+    assert outcome.kind == "resource_limit"
+    assert "20 are allowed" in outcome.message
+
+
+def test_filling_the_run_folder_ends_the_run(tmp_path):
+    (tmp_path / "a").write_bytes(bytes(3 << 20))
+    said: list[str] = []
+    bounds = watch.Bounds(folder_bytes=1 << 20)
+    looking = watch.Watch(1 << 30, tmp_path, said.append, bounds, interval=0.01)
+    looking.start()
+    looking.join(timeout=10)
+    assert "3 MiB" in said[0]
+    assert "1 MiB are allowed" in said[0]
+
+
+def test_a_candidate_is_granted_its_own_files_and_no_other_trials(tmp_path):
+    for name in ("train.py", "helper.py", "results.tsv", ".env"):
+        (tmp_path / name).write_text("")
+    for name in ("runs", ".git", ".autoresearch", "data", "package"):
+        (tmp_path / name).mkdir()
+    access = access_for(tmp_path / "train.py", None, [tmp_path / "data"])
+    granted = {path.name for path in access.readable if path.parent == tmp_path}
+    assert granted == {"train.py", "helper.py", "package"}
+    hidden = {path.name for path in access.hidden}
+    assert {"runs", ".git", ".autoresearch", ".env", "results.tsv", "data"} <= hidden
+
+
+def test_torch_compile_works_and_what_it_made_is_kept(tier, tmp_path, settings, monkeypatch):
+    if not tier.strict or shutil.which("c++") is None:
+        pytest.skip("for strict tiers, with a C++ compiler")
+    monkeypatch.setenv("AUTORESEARCH_COMPILE", "1")
+    act = "runtime.compile(lambda x: (x * 2).sin().sum())(torch.ones(64))"
+    outcome = run(tier, tmp_path, settings, build=act)
+    assert isinstance(outcome, Result), outcome
+    assert outcome.touched == ()
+    kept = Path(os.environ["AUTORESEARCH_CACHE"]) / "compiled"
+    assert any(path.suffix == ".so" for path in kept.rglob("*"))
