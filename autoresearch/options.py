@@ -15,6 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 # The requests that `backends.select` takes, spelled here too: help then loads nothing. A test
 # compares the two.
 ATTENTION = ("fa3", "flash", "flex", "block_local", "sdpa")
+SANDBOXES = ("auto", "bubblewrap", "landlock", "sandbox-exec", "process")
 BACKENDS = ("auto", "torch", "cuda", "rocm", "xpu", "mps", "mlx", "cpu")
 
 
@@ -74,6 +75,17 @@ def backend_option(function: F) -> F:
         type=NearChoice("backend", BACKENDS),
         metavar="NAME",
         help=f"One of {', '.join(BACKENDS)}.  [default: auto]",
+    )(function)
+
+
+def sandbox_option(function: F) -> F:
+    """--sandbox NAME: passes `sandbox`, "auto" when not given."""
+    return click.option(
+        "--sandbox",
+        type=NearChoice("sandbox", SANDBOXES),
+        metavar="NAME",
+        default="auto",
+        help=f"One of {', '.join(SANDBOXES)}.  [default: auto, the strictest that works]",
     )(function)
 
 

@@ -12,10 +12,12 @@ from autoresearch.options import (
     attention_option,
     backend_option,
     json_option,
+    sandbox_option,
 )
 
 if TYPE_CHECKING:
     from autoresearch.console import Output
+    from autoresearch.engine.sandbox import Tier
     from prepare.outcome import Failure, Result
 
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 )
 @backend_option
 @attention_option
+@sandbox_option
 @json_option
 @click.pass_context
 def command(
@@ -38,12 +41,14 @@ def command(
     run_dir: Path | None,
     backend: str | None,
     attention: str | None,
+    sandbox: str,
     json_mode: bool,
 ) -> None:
     """Run one experiment: train SCRIPT for the workspace's time, then measure val_bpb.
 
     SCRIPT is train.py of this folder unless named. Settings come from the autoresearch.toml beside
-    it. Data is prepared first if need be. Exit code 5 when the script fails.
+    it. Data is prepared first if need be. SCRIPT runs in a sandbox: the result says which, and what
+    that does not stop. Exit code 5 when the script fails.
     """
     import backends
     from autoresearch.console import PROBING, Output
@@ -52,6 +57,7 @@ def command(
 
     out = Output(json_mode)
     settings = workspace_settings(script, time_budget=time_budget, seed=seed)
+    tier = chosen_tier(sandbox)
     with out.progress() as on_event:
         on_event("phase", {"phase": PROBING})
         backends.select(backend)  # here, where a backend that isn't there is a typed error
@@ -62,11 +68,24 @@ def command(
             attention=attention,
             run_dir=run_dir,
             on_event=on_event,
+            sandbox=tier,
         )
     if isinstance(outcome, Failure):
         show_failure(out, outcome)
         ctx.exit(5)
     show_result(out, outcome)
+
+
+def chosen_tier(name: str) -> Tier:
+    """The isolation tier of this name. Raises MissingTool when it doesn't work here."""
+    from autoresearch.engine.sandbox import SandboxUnavailable, choose
+    from prepare.errors import MissingTool
+
+    try:
+        return choose(name)
+    except SandboxUnavailable as error:
+        hint = "`--sandbox auto` takes the strictest tier that works here"
+        raise MissingTool(str(error), hint) from error
 
 
 def workspace_settings(script: Path, **overrides: Any) -> Any:

@@ -218,3 +218,19 @@ def test_every_tier_says_what_it_stops_and_what_not(tier):
     assert tier.stops()
     assert tier.does_not_stop()
     assert tier.strict == (tier.name != "process")
+
+
+def test_the_command_line_offers_every_tier():
+    from autoresearch.options import SANDBOXES
+
+    assert ("auto", *sandbox.TIER_NAMES) == SANDBOXES
+
+
+def test_a_tier_that_does_not_work_is_a_missing_tool_for_the_command_line():
+    from autoresearch.commands.train import chosen_tier
+    from prepare.errors import MissingTool
+
+    assert chosen_tier("process").name == "process"
+    away = "sandbox-exec" if sys.platform == "linux" else "landlock"
+    with pytest.raises(MissingTool, match=away):
+        chosen_tier(away)
