@@ -196,7 +196,8 @@ class PlainProgress:
             self._last_line = now
 
     def _print(self, text: str) -> None:
-        print(f"{self._prefix}{text}", file=sys.stderr, flush=True)
+        # One write: downloads report from several threads.
+        print(f"{self._prefix}{text}\n", end="", file=sys.stderr, flush=True)
 
 
 class LiveProgress:

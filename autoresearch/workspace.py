@@ -6,6 +6,7 @@ made.preset, made.why        # "rtx-4090", "the largest that fits NVIDIA GeForce
 
 from __future__ import annotations
 
+import difflib
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,12 +18,10 @@ from autoresearch.preset import Preset, fits, load_preset, preset_for, write_exp
 from autoresearch.workspace_files import seed_text, workspace_files
 from prepare.cache import cache_root
 from prepare.errors import NoData, UsageError
-from prepare.settings import FILE_NAME
+from prepare.settings import FILE_NAME, NAMED_CORPORA
 
 if TYPE_CHECKING:
     from backends.hardware import Hardware
-
-HUB_CORPORA = ("embedded", "climbmix", "tinystories")
 
 
 @dataclass(frozen=True)
@@ -121,10 +120,15 @@ def _experiment_files(
 
 def _corpus(given: str) -> str:
     """A corpus' name, or the absolute path of a file or folder: the workspace may be elsewhere."""
-    if given in HUB_CORPORA:
+    if given in NAMED_CORPORA:
         return given
     path = Path(given).expanduser()
     if not path.exists():
-        known = ", ".join(HUB_CORPORA)
-        raise NoData(f"no corpus {given!r}", f"name {known}, or an existing file or folder")
+        known = ", ".join(NAMED_CORPORA)
+        guess = difflib.get_close_matches(given, NAMED_CORPORA, 1)
+        near = f"did you mean {guess[0]}? " if guess else ""
+        raise NoData(
+            f"there is no corpus {given!r}",
+            f"{near}Name one of {known}, or a file or folder that exists",
+        )
     return str(path.resolve())

@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         backends.select()
         outcome = run_experiment(options.script, settings, on_event=_Lines(every=5.0))
     except (PrepareError, BackendError) as error:
-        print(f"Error: {error.message}\n{error.hint}".rstrip(), file=sys.stderr)
+        print(f"Error: {error.message}\n  {error.hint}".rstrip(), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

@@ -183,19 +183,19 @@ class _Transfer:
                 wrong += 1
                 if wrong > 1:
                     raise
-                reason, asked = error.message, None
+                label, reason, asked = "", error.message, None  # these name the file
             except Transient as error:
-                reason, asked = str(error), error.asked
+                label, reason, asked = f"{file.path.name}: ", str(error), error.asked
             arrived = _size(_part(file.path))
             failures = 1 if arrived > furthest else failures + 1
             furthest = max(furthest, arrived)
             if failures >= self.patience.attempts:
                 raise DownloadError(
                     f"{file.path.name} could not be downloaded from {host_of(file.url)}: {reason}",
-                    "try again later: what arrived is kept; AUTORESEARCH_MIRROR names another host",
+                    f"try again later, the {arrived:,} bytes that arrived are kept; "
+                    "AUTORESEARCH_MIRROR names another host",
                 )
-            message = f"{file.path.name}: {reason}; trying again"
-            self.on_event("warning", {"message": message})
+            self.on_event("warning", {"message": f"{label}{reason}; trying again"})
             self.stop.wait(self.patience.seconds(failures, asked))
 
     def _attempt(self, file: RemoteFile) -> None:

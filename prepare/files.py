@@ -28,7 +28,7 @@ from prepare.errors import CorruptFile, NoData, PrepareError
 
 SUFFIXES = (".parquet", ".jsonl", ".txt")
 MARK = "<|endoftext|>"
-MEND = "download or write it again"
+MEND = "delete it, then download or write it again"
 VAL_WORDS = frozenset({"val", "valid", "validation", "dev"})
 
 BLOCK = 1 << 20  # characters read at a time

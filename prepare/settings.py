@@ -21,6 +21,8 @@ else:
     import tomli as tomllib
 
 FILE_NAME = "autoresearch.toml"
+# Corpora that have a name; anything else in `corpus` is a path.
+NAMED_CORPORA = ("embedded", "climbmix", "tinystories")
 
 
 class Settings(BaseModel):
@@ -56,7 +58,7 @@ class Settings(BaseModel):
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
             settings = cls.model_validate(table.get("experiment", {}))
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageError(
                 f"{path}: not valid TOML: {error}", "mend the line it names"
             ) from error
@@ -65,13 +67,15 @@ class Settings(BaseModel):
             where = ".".join(str(part) for part in first["loc"])
             raise UsageError(
                 f"{path}: experiment.{where}: {first['msg']}",
-                "see `autoresearch presets show NAME`",
+                f"mend it in {FILE_NAME}; `autoresearch presets show NAME` has good values and why",
             ) from error
-        corpus = Path(settings.corpus).expanduser()
-        if len(corpus.parts) == 1 or corpus.is_absolute():
+        if settings.corpus in NAMED_CORPORA:
             return settings
         # A path in the file is meant from where the file is, not from where a command is run.
-        return settings.model_copy(update={"corpus": str((folder / corpus).resolve())})
+        place = (folder / Path(settings.corpus).expanduser()).resolve()
+        if len(Path(settings.corpus).parts) == 1 and not place.exists():
+            return settings  # more likely a mistyped name: whoever opens it suggests the near one
+        return settings.model_copy(update={"corpus": str(place)})
 
     def dumps(self) -> str:
         """The `[experiment]` table as TOML text."""

@@ -22,15 +22,19 @@ def command(backend: str | None, measure: bool, json_mode: bool) -> None:
     The first run executes short speed probes (forward and backward) and remembers their figures.
     Use --measure if they were taken while the machine was busy.
     """
-    from autoresearch.console import Output
+    from autoresearch.console import PROBING, Output
     from autoresearch.diagnosis import diagnose
     from backends import speed
 
     if measure:
         speed.forget()
     out = Output(json_mode)
-    report = diagnose(backend)
-    if not json_mode:
+    if json_mode:
+        report = diagnose(backend)
+    else:
+        with out.progress() as on_event:
+            on_event("phase", {"phase": PROBING})
+            report = diagnose(backend)
         show(out, report)
     out.result(report, then=report_next(report))
 

@@ -46,3 +46,18 @@ def test_a_folder_without_settings_says_how_to_get_some(tmp_path):
     with pytest.raises(UsageError) as caught:
         Settings.load(tmp_path)
     assert "autoresearch init" in caught.value.hint
+
+
+def test_a_folder_beside_the_file_is_a_path_and_a_mistyped_name_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    (tmp_path / "stories").mkdir()
+    beside = Settings.load(write(tmp_path, '[experiment]\ncorpus = "stories"\n'))
+    assert beside.corpus == str(tmp_path / "stories")
+    mistyped = Settings.load(write(tmp_path, '[experiment]\ncorpus = "tinystorys"\n'))
+    assert mistyped.corpus == "tinystorys"
+
+
+def test_a_file_of_another_encoding_is_no_traceback(tmp_path):
+    (tmp_path / FILE_NAME).write_bytes(b"\xff\xfe[experiment]")
+    with pytest.raises(UsageError, match="not valid TOML"):
+        Settings.load(tmp_path)
