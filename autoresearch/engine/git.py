@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ ZERO = "0" * 40
 # Files in a scratch folder end their lines as stored, whatever the user's settings ask for.
 AS_STORED = ("core.autocrlf=false", "core.eol=lf")
 _TIMEOUT = 600.0  # seconds; a hung file system must not hang the night without a word
+_SIGINT_TRIES = 5
 _QUIET = (
     f"core.hooksPath={os.devnull}",
     "core.fsmonitor=false",
@@ -82,38 +84,56 @@ class Git:
         folder: Path | None = None,
     ) -> bytes:
         """Standard output. `data` goes to standard input, `config` are further `-c` settings."""
-        program = shutil.which("git")
-        if program is None:
-            raise MissingGit("git is not installed", "install git, 2.25 or newer")
-        settings = [part for item in (*_QUIET, *config) for part in ("-c", item)]
-        try:
-            done = subprocess.run(
-                [program, *settings, *arguments],
-                cwd=folder or self.folder,
-                env={**_environment(), **(environment or {})},
-                input=data if data is not None else b"",
-                capture_output=True,
-                timeout=_TIMEOUT,
-                check=False,
-                # Ctrl-C in the terminal is for us: git must not die of it in the middle of a step.
-                start_new_session=os.name == "posix",
-                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-            )
-        except subprocess.TimeoutExpired as error:
-            raise GitFailed(f"git {arguments[0]} hung for {_TIMEOUT:.0f} s") from error
-        except OSError as error:
-            raise GitFailed(f"git {arguments[0]}: {error.strerror or error}") from error
+        done = self._finished(arguments, data, environment or {}, config, folder or self.folder)
         if done.returncode:
             said = os.fsdecode(done.stderr).strip() or f"exit code {done.returncode}"
             raise GitFailed(f"git {arguments[0]}: {said}", _hint(said))
         return done.stdout
 
+    def _finished(
+        self,
+        arguments: Sequence[str],
+        data: bytes | None,
+        environment: Mapping[str, str],
+        config: Iterable[str],
+        folder: Path,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """git, run to an end of its own. Raises GitFailed if it had none."""
+        program = shutil.which("git")
+        if program is None:
+            raise MissingGit("git is not installed", "install git, 2.25 or newer")
+        settings = [part for item in (*_QUIET, *config) for part in ("-c", item)]
+        for _ in range(_SIGINT_TRIES):
+            try:
+                done = subprocess.run(
+                    [program, *settings, *arguments],
+                    cwd=folder,
+                    env={**_environment(), **environment},
+                    input=data if data is not None else b"",
+                    capture_output=True,
+                    timeout=_TIMEOUT,
+                    check=False,
+                    # Ctrl-C in the terminal is for us: git must not die of it amid a step.
+                    start_new_session=os.name == "posix",
+                    creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+                )
+            except subprocess.TimeoutExpired as error:
+                raise GitFailed(f"git {arguments[0]} hung for {_TIMEOUT:.0f} s") from error
+            except OSError as error:
+                raise GitFailed(f"git {arguments[0]}: {error.strerror or error}") from error
+            if done.returncode != -signal.SIGINT:
+                break  # else Ctrl-C hit before it had left our group: it has not begun
+        if done.returncode < 0:
+            raise GitFailed(f"git {arguments[0]} was killed by signal {-done.returncode}")
+        return done
+
     def maybe(self, *arguments: str) -> str | None:
-        """Standard output stripped, or None if git says no (a missing ref, an unset setting)."""
-        try:
-            return self(*arguments).strip()
-        except GitFailed:
-            return None
+        """Standard output stripped, or None if git says no (a missing ref, an unset setting).
+
+        Raises GitFailed if git was killed or hung: that is no answer.
+        """
+        done = self._finished(arguments, None, {}, (), self.folder)
+        return None if done.returncode else os.fsdecode(done.stdout).strip()
 
     def is_ancestor(self, older: str, newer: str) -> bool:
         """Is `older` reachable from `newer` (or the same)?"""

@@ -113,7 +113,10 @@ class Loop:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.ledger.close()
+        try:
+            self.workspace.drop_all()  # Ctrl-C can hit before whoever made a copy has it in hand
+        finally:
+            self.ledger.close()
 
     def recover(self) -> None:
         """Bring git to where the ledger says it is, and drop left-over scratch copies."""
@@ -207,6 +210,8 @@ class Loop:
                 continue
             if outcome.problem_kind == EXHAUSTED:
                 return f"{proposer.name} has nothing left to propose: {outcome.problem}"
+            if self.stop_asked:
+                continue
             empty += 1
             if empty >= EMPTY_PROPOSALS:
                 raise StudyStopped(

@@ -195,8 +195,13 @@ class Workspace(Study):
     def drop(self, scratch: Path) -> None:
         """Remove a scratch folder, whatever is in it. Harmless if it is gone."""
         with self._locked():
-            self._seals.pop(scratch, None)
             scratches.remove(scratch, self._common)
+            self._seals.pop(scratch, None)
+
+    def drop_all(self) -> None:
+        """Remove the scratch folders that are still out, as after an interrupt."""
+        for scratch in list(self._seals):
+            self.drop(scratch)
 
     # -- champions -------------------------------------------------------------------------------
 

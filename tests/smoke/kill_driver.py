@@ -1,14 +1,17 @@
 """Runs sessions of a study that kill themselves: `python kill_driver.py ROOT`, orders on stdin.
 
-An order is a JSON line, {"point": "advance:after", "occurrence": 1, "delay": null, "trials": 3}.
+An order is a JSON line, {"point": "advance:after", "occurrence": 1, "act": "kill", "trials": 3}.
 Each session is a fork that opens the study in ROOT, checks that nothing of an earlier one is lost
-or left over, and makes trials until it kills itself at that point (or is killed after `delay`
-seconds). The answer is a JSON line: {"killed": true, "code": 0, "mark": ..., "points": {...}}.
+or left over, and makes trials until it comes by that point. There it kills itself, or is
+interrupted ("interrupt", Ctrl-C), or its disk is full from then on ("full"); with a "delay" it is
+killed after so many seconds. The answer is a JSON line:
+{"killed": true, "code": 0, "mark": ..., "points": {...}, "ended": "KeyboardInterrupt"}.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -25,6 +28,7 @@ from typing import Any
 
 from autoresearch.engine import follow, scratches, workspace
 from autoresearch.engine import git as git_module
+from autoresearch.engine.errors import EngineError, GitFailed
 from autoresearch.engine.holder import Claim
 from autoresearch.engine.ledger import Ledger
 from autoresearch.engine.loop import Loop
@@ -45,6 +49,7 @@ TASK = Task.parse(
 )
 ACKNOWLEDGED = "acknowledged.jsonl"
 STATE = "user-state.json"
+WRITE = os.write
 
 
 # The study ------------------------------------------------------------------------------------
@@ -198,18 +203,34 @@ def any_file(path: Path) -> bool:
 # Killing --------------------------------------------------------------------------------------
 
 
-class Killer:
-    """Kills this process the n-th time it comes by a point; counts all points on the way."""
+# Points at which a full disk is felt.
+WRITES = ("ledger line", "fsync", "marker", "write", "git worktree", "git hash-object")
+WRITES += ("git read-tree", "git update-index", "git write-tree", "git commit-tree")
+WRITES += ("git update-ref",)
 
-    def __init__(self, point: str | None, occurrence: int, log: Path) -> None:
-        self.point, self.occurrence, self.log = point, occurrence, log
+
+class Killer:
+    """Acts the n-th time this process comes by a point; counts all points on the way."""
+
+    def __init__(self, point: str | None, occurrence: int, act: str) -> None:
+        self.point, self.occurrence, self.act = point, occurrence, act
+        self.full = False
         self.seen: Counter[str] = Counter()
 
     def at(self, point: str) -> None:
         """The process is at this point now."""
         self.seen[point] += 1
         if point == self.point and self.seen[point] == self.occurrence:
-            os.kill(os.getpid(), signal.SIGKILL)
+            if self.act == "interrupt":
+                raise KeyboardInterrupt
+            if self.act == "full":
+                self.full = True
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        if self.full and point.startswith(WRITES) and point.endswith((":before", ":torn")):
+            if point.startswith("git"):
+                raise GitFailed("No space left on device")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def around(self, owner: Any, name: str, label: Callable[..., str] | str) -> None:
         """Points before and after each call of `owner.name`."""
@@ -226,7 +247,7 @@ class Killer:
 
     def install(self) -> None:
         """Points at every step of the loop, at every call of git, and amid a ledger's line."""
-        self.around(git_module.Git, "run", lambda git, *a, **k: f"git {a[0]}")
+        self.around(git_module.Git, "_finished", lambda git, words, *more: f"git {words[0]}")
         for name in ("commit", "advance", "_add_worktree", "drop", "program", "recover", "collect"):
             self.around(Workspace, name, name.strip("_"))
         self.around(Ledger, "_append", lambda ledger, record: f"ledger {record['kind']}")
@@ -239,6 +260,8 @@ class Killer:
         self.around(Claim, "release", "release")
         self.around(sys.modules[__name__], "measure", "measure")
         self.around(Script, "propose", "propose")
+        self.around(Path, "write_text", "write")
+        self.around(Path, "write_bytes", "write")
         self.around(workspace.Gatherer, "from_folder", "gather")
         fsync, write = os.fsync, os.write
 
@@ -263,8 +286,27 @@ class Killer:
 
 def session(root: Path, order: dict[str, Any]) -> int:
     """Open, check, make trials. 0 if it came to its end, 3 if something was wrong."""
-    killer = Killer(order["point"], order["occurrence"], root)
+    killer = Killer(order["point"], order["occurrence"], order.get("act", "kill"))
     killer.install()
+    try:
+        return trials(root, order)
+    except (KeyboardInterrupt, EngineError, OSError) as error:
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        if order.get("act", "kill") == "kill" or (isinstance(error, OSError) and not full):
+            raise
+        order["ended"] = type(error).__name__
+        # What unwinds takes its scratch along.
+        left = [path for path in (root / ".autoresearch" / "work").iterdir() if any_file(path)]
+        if left:
+            print(f"{order}: left {left}", file=sys.stderr)
+            return 3
+        return 0
+    finally:
+        order["points"] = dict(killer.seen)
+
+
+def trials(root: Path, order: dict[str, Any]) -> int:
+    """Open, check, make trials."""
     loop = make_loop(root)
     with loop:
         found = list(problems(root, loop)) if order.get("check", True) else []
@@ -276,7 +318,6 @@ def session(root: Path, order: dict[str, Any]) -> int:
         for _ in range(order["trials"]):
             loop.run(proposer, Budget(trials=1))
             acknowledge(root, loop, list(loop.state.trials.values())[-1])
-    order["points"] = dict(killer.seen)
     return 0
 
 
@@ -303,7 +344,7 @@ def serve(root: Path) -> None:
                 os.environ[MARK_VARIABLE] = mark
                 with guarded(order, mark):
                     code = session(root, order)
-                os.write(writer, json.dumps(order.get("points", {})).encode())
+                WRITE(writer, json.dumps(order).encode())
             except BaseException:  # noqa: BLE001 - said, and told by the exit code
                 traceback.print_exc()
             os._exit(code)
@@ -312,7 +353,7 @@ def serve(root: Path) -> None:
         timer.daemon = True
         timer.start()
         with os.fdopen(reader, "rb") as pipe:
-            points = pipe.read()
+            said = json.loads(pipe.read() or b"{}")
         _, status = os.waitpid(pid, 0)
         timer.cancel()
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
@@ -320,7 +361,8 @@ def serve(root: Path) -> None:
             "killed": killed,
             "code": 0 if killed else os.waitstatus_to_exitcode(status),
             "mark": mark,
-            "points": json.loads(points or b"{}"),
+            "points": said.get("points", {}),
+            "ended": said.get("ended", ""),
         }
         print(json.dumps(answer), flush=True)
 

@@ -3,17 +3,22 @@
 AUTORESEARCH_KILLS says how often (the default fits a CI run; the full count is 400).
 """
 
+import contextlib
+import errno
 import json
 import os
 import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from autoresearch.engine.errors import EngineError
+from autoresearch.engine.task import Budget
 from prepare.orphans import MARK_VARIABLE
 from tests.smoke import kill_driver
 
@@ -102,16 +107,21 @@ def none_survive(marks: set[str], seconds: float = 30.0) -> None:
         time.sleep(0.1)
 
 
+def at_steps(points: dict[str, int], count: int, draw: random.Random, **more: object) -> list[dict]:
+    """Orders that act at named steps; every step comes up before any does again."""
+    chosen: list[dict] = []
+    while len(chosen) < count:
+        for name in draw.sample(sorted(points), len(points)):
+            occurrence = draw.randint(1, min(points[name], 30))
+            chosen.append({"point": name, "occurrence": occurrence, **more})
+    return chosen[:count]
+
+
 def orders(points: dict[str, int], count: int, draw: random.Random) -> list[dict]:
-    """As many at named steps as at random instants; every step comes up before any does again."""
-    named, names = [], sorted(points)
-    while len(named) < count - count // 4:
-        draw.shuffle(names)
-        named += [(name, draw.randint(1, min(points[name], 30))) for name in names]
-    chosen = [{"point": p, "occurrence": n} for p, n in named[: count - count // 4]]
+    """Three quarters at named steps, the others at random instants."""
+    chosen = at_steps(points, count - count // 4, draw)
     chosen += [{"delay": draw.uniform(0.0, 1.5)} for _ in range(count // 4)]
-    draw.shuffle(chosen)
-    return chosen
+    return draw.sample(chosen, count)
 
 
 @pytest.mark.parametrize("follows", [False, True], ids=["elsewhere", "checked-out"])
@@ -120,7 +130,7 @@ def test_killed_anywhere_it_goes_on_and_nothing_is_lost(tmp_path, follows):
     draw = random.Random(SEED + follows)
     marks = set()
     with Driver(root) as driver:
-        points = driver.order()["points"]
+        points = steps_of(driver)
         points["ledger half"] = points.pop("ledger line:torn")
         for order in orders(points, KILLS // 2, draw):
             marks.add(driver.order(**order)["mark"])
@@ -129,4 +139,72 @@ def test_killed_anywhere_it_goes_on_and_nothing_is_lost(tmp_path, follows):
         print(f"{driver.kills} kills at {len(points)} points")
         assert driver.kills >= 0.8 * (KILLS // 2)
     with kill_driver.make_loop(root) as loop:
+        assert not list(kill_driver.problems(root, loop))
+
+
+def steps_of(driver: Driver) -> dict[str, int]:
+    """The steps of a session, and how often it comes by each."""
+    return driver.order()["points"]
+
+
+@pytest.mark.parametrize("act", ["interrupt", "full"])
+def test_interrupted_or_out_of_disk_anywhere_it_unwinds_and_goes_on(tmp_path, act):
+    root = make_study(tmp_path / "study", follows=act == "interrupt")
+    with Driver(root) as driver:
+        steps = steps_of(driver)
+        if act == "full":
+            steps = {name: n for name, n in steps.items() if name.startswith(kill_driver.WRITES)}
+        ended = [
+            driver.order(**order)["ended"]
+            for order in at_steps(steps, max(4, KILLS // 3), random.Random(SEED), act=act)
+        ]
+        driver.order(trials=2)
+    assert sum(map(bool, ended)) >= 0.7 * len(ended), ended
+    assert not (act == "interrupt" and set(ended) - {"KeyboardInterrupt", ""})
+    with kill_driver.make_loop(root) as loop:
+        assert not list(kill_driver.problems(root, loop))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 6 MB, where this user may mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(place)]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a disk")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def ended_for_want_of_space(root: Path) -> bool:
+    """Make three trials; whether that failed, as it may on a full disk."""
+    try:
+        with kill_driver.make_loop(root) as loop:
+            loop.run(kill_driver.Script(loop), Budget(trials=3))
+    except EngineError:
+        return True
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            return True
+        raise
+    return False
+
+
+def test_a_disk_that_is_really_full_loses_nothing(small_disk):
+    root = make_study(small_disk / "study", follows=False)
+    filler, failed = small_disk / "filler", 0
+    draw = random.Random(SEED)
+    for room in [0, 1, 2, 4, 8, *(draw.randrange(1, 200) for _ in range(max(3, KILLS // 12)))]:
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)) == 4096:
+                pass
+        os.truncate(filler, max(0, filler.stat().st_size - room * 4096))
+        failed += ended_for_want_of_space(root)
+        filler.unlink()
+        with kill_driver.make_loop(root) as loop:
+            assert not list(kill_driver.problems(root, loop))
+    assert failed >= 3
+    with kill_driver.make_loop(root) as loop:
+        loop.run(kill_driver.Script(loop), Budget(trials=2))
         assert not list(kill_driver.problems(root, loop))

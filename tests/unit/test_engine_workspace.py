@@ -661,7 +661,7 @@ def killed_at(step: int, root: Path, work) -> bool:
     child = os.fork()
     if child == 0:
         calls = iter(range(step))
-        real = Git.run
+        real = Git._finished
 
         def run(self, *arguments, **more):
             if next(calls, None) is None:
@@ -670,7 +670,7 @@ def killed_at(step: int, root: Path, work) -> bool:
 
         try:
             workspace = Workspace.open(root, "mar5")
-            Git.run = run
+            Git._finished = run
             work(workspace)
             os._exit(0)
         finally:
