@@ -194,19 +194,20 @@ time.sleep(float(sys.argv[2]))
 """
 
 
-def processes_with(mark: str) -> list[psutil.Process]:
+def processes_with(*words: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if mark in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
+            line, status = process.cmdline(), process.status()
+        except psutil.Error:  # gone, or a zombie
             continue
+        if set(words) <= set(line) and status != psutil.STATUS_ZOMBIE:
+            found.append(process)
     return found
 
 
 def sleepers(mark: str) -> list[psutil.Process]:
-    return [p for p in processes_with(mark) if "import time; time.sleep(300)" in p.cmdline()]
+    return processes_with(mark, "import time; time.sleep(300)")
 
 
 def gone(mark: str) -> bool:
