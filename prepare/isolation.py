@@ -99,6 +99,9 @@ class Unconfined:
             "Python code that takes the audit hook's own state apart before it acts",
             "writing outside the run folder, also to the compile caches that later trials use",
             "leftovers of earlier trials being read, their weights among them",
+            "text or tokens kept in files being learned from before the clock starts, or while "
+            "answering",
+            "the two scoring processes telling each other through files what they were asked",
             "processes that leave their group and outlive the trial",
         )
 
