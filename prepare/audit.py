@@ -55,7 +55,11 @@ class Rules:
     """What is granted and hidden, and what an event amounts to."""
 
     def __init__(
-        self, readable: Sequence[str], writable: Sequence[str], hidden: Sequence[str]
+        self,
+        readable: Sequence[str],
+        writable: Sequence[str],
+        hidden: Sequence[str],
+        listable: Sequence[str] = (),
     ) -> None:
         temporary = [tempfile.gettempdir(), os.path.realpath(tempfile.gettempdir())]
         compile_caches = [
@@ -68,6 +72,7 @@ class Rules:
         self._granted = _prefixes([*readable, *python, *_SYSTEM_READS])
         self._writable = _prefixes([*writable, *temporary, *compile_caches, *home_caches, "/dev"])
         self._hidden = _prefixes(hidden)
+        self._listable = frozenset(_prefixes(listable))
         self._python = tuple(path for path in _prefixes(python) if path.strip(os.sep))
         self._pid, self._parent = os.getpid(), os.getppid()
         self._own = f"/proc/{self._pid}/"
@@ -101,6 +106,8 @@ class Rules:
         other = _OTHER_PROCESS.match(real)
         if other and int(other.group(1)) != self._pid:
             return act, real, True
+        if act == "list" and real in self._listable:
+            return None  # its own folder, wherever that lies
         if self._is_hidden(real):
             return act, real, True
         if act == "list" or (act == "read" and _BYTECODE in real):
@@ -171,11 +178,13 @@ def install(rules: Mapping[str, Any], report: Callable[[str, str, bool], None]) 
     """Watch this process from now on; it can't be undone.
 
     Args:
-        rules: "readable", "writable", "hidden": lists of paths; "refuse": whether forbidden acts
-            fail. report: called with what was done, to what, and whether that is forbidden; once
-            for each, 50 times at most.
+        rules: "readable", "writable", "hidden" and (those alone, not what they hold) "listable":
+            lists of paths; "refuse": whether forbidden acts fail. report: called with what was
+            done, to what, and whether that is forbidden; once for each, 50 times at most.
     """
-    judge = Rules(rules["readable"], rules["writable"], rules["hidden"]).judge
+    judge = Rules(
+        rules["readable"], rules["writable"], rules["hidden"], rules.get("listable", ())
+    ).judge
     refuse = bool(rules["refuse"])
     seen: set[tuple[str, str]] = set()
     watched = {"open", "socket.__new__", "socket.connect", "socket.bind", "socket.sendto"}

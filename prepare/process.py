@@ -200,6 +200,7 @@ class CandidateProcess:
             "readable": [str(path) for path in self._access.readable],
             "writable": [str(self.folder)],
             "hidden": [str(path) for path in self._access.hidden],
+            "listable": [str(path) for path in self._access.listable],
             "refuse": not self._access.sandbox.strict,
         }
         self.send("configure", audit=rules, **fields)

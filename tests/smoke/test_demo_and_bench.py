@@ -36,6 +36,15 @@ def test_demo_trains_scores_and_tells_a_story(
     assert result["next"]
 
 
+def test_demo_without_a_folder_works_in_the_cache(
+    capsys: pytest.CaptureFixture[str], cache: Path
+) -> None:
+    """Candidates are kept from the cache, yet this one's own files lie in it."""
+    assert cli.run(["demo", "--seconds", "2", "--backend", "cpu"]) == 0
+    assert "A story by the model trained on cpu" in capsys.readouterr().out
+    assert (cache / "demo" / "train.py").is_file()
+
+
 def test_demo_again_in_the_same_folder_and_for_people(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

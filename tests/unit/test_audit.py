@@ -175,3 +175,14 @@ cdll.LoadLibrary("/run/work/train/x.so")
     assert judge("subprocess.Popen", (None, words, None, None)) is None
     words = [sys.executable, "-c", tried + "import os"]
     assert judge("subprocess.Popen", (None, words, None, None)) is not None
+
+
+def test_its_own_folder_may_be_listed_even_inside_hidden_ones(tmp_path):
+    """Python lists the folder of train.py when it imports, and the demo's lies in the cache."""
+    cache, own = tmp_path / "cache", tmp_path / "cache" / "demo"
+    judge = Rules([str(own / "train.py")], [], [str(cache)], [str(own)]).judge
+    assert judge("os.listdir", (str(own),)) is None
+    assert judge("open", (str(own / "train.py"), "r", 0)) is None
+    assert judge("os.listdir", (str(cache),)) == ("list", str(cache), True)
+    assert judge("os.listdir", (str(own / "runs"),)) == ("list", str(own / "runs"), True)
+    assert judge("open", (str(own / "weights"), "r", 0)) == ("read", str(own / "weights"), True)
