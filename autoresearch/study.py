@@ -111,8 +111,9 @@ class Study:
         if refuse_edits:
             unopened = Workspace(study.root, study.tag, open_repository(study.root))
             unopened.refuse_uncommitted(study.task)
+        sandbox = _sandbox(options.sandbox)
         Workspace.open(study.root, study.tag, create=True)
-        study._loop = study._make_loop(options)
+        study._loop = study._make_loop(options, sandbox)
         study._set_strange_tsv_aside()
         with study._loop:
             study._write_header(options)
@@ -169,12 +170,12 @@ class Study:
             check()  # a missing program is told now, not after the baseline
         return proposer
 
-    def _make_loop(self, options: Options) -> Loop:
+    def _make_loop(self, options: Options, sandbox: Tier) -> Loop:
         harness = Pretraining(
             self.settings,
             backend=options.backend,
             attention=options.attention,
-            sandbox=_sandbox(options.sandbox),
+            sandbox=sandbox,
             warm_from=self._champion_file,
         )
         program = self.root / PROGRAM_NAME

@@ -87,17 +87,16 @@ def command(
     from autoresearch.study import Options, Study
 
     out = Output(json_mode)
-    asked = read_options(agent_options)
+    options = Options(**choices)
+    proposer = Study.read(folder, options).proposer(agent, read_options(agent_options))
+    limits = {"trials": trials, "hours": hours, "dollars": dollars, "tokens": tokens}
+    given = {name: item for name, item in limits.items() if item is not None}
     with narrated(out) as on_event:
-        options = Options(**choices)
+        on_event("phase", {"phase": PROBING})
+        backends.select(choices["backend"])
         with Study.write(folder, options, on_event, True) as study, awake() as problem:
-            proposer = study.proposer(agent, asked)
             if problem:
                 out.warn(f"this machine may fall asleep: {problem}")
-            on_event("phase", {"phase": PROBING})
-            backends.select(choices["backend"])
-            limits = {"trials": trials, "hours": hours, "dollars": dollars, "tokens": tokens}
-            given = {name: item for name, item in limits.items() if item is not None}
             budget = Budget.model_validate(given) if given else study.task.budget
             with stopping(study.loop, out):
                 reason = study.loop.run(proposer, budget)

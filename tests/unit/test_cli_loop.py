@@ -1,0 +1,368 @@
+"""The commands that drive a study, with a harness whose score is a function of the constants."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import backends
+from autoresearch import cli
+from autoresearch.commands.trial import EXIT_CODES
+from autoresearch.engine.constants import constants_of
+from autoresearch.engine.ledger import Ledger
+from autoresearch.engine.task import MeasureRequest
+from autoresearch.engine.trial import Failure, Replicate
+from autoresearch.init import make_workspace
+from autoresearch.pretraining import Pretraining
+from autoresearch.study import Study
+from prepare.settings import Settings
+
+SEED = """import prepare
+
+MATRIX_LR = 0.04  # too small: 0.08 is best
+DEPTH = 4
+
+
+def build_model(spec):
+    return DEPTH
+"""
+
+
+def measure(self: Pretraining, request: MeasureRequest) -> Replicate:
+    """val_bpb falls towards MATRIX_LR 0.08; a little noise by the seed."""
+    request.run_dir.mkdir(parents=True)
+    (request.run_dir / "train.log").write_text("hello \x1b[2J from the candidate\n")
+    source = (request.folder / "train.py").read_text()
+    if "crash" in source:
+        failure = Failure("training", "exception", "it broke", "Traceback ...\nIt broke")
+        return Replicate(request.seed, None, failure=failure)
+    if "peek" in source:
+        failure = Failure("scoring", "causality", "it looks ahead")
+        return Replicate(request.seed, None, failure=failure)
+    value = constants_of(source)["MATRIX_LR"]
+    score = 1 + abs(value - 0.08) + random.Random(f"{request.seed} {value}").gauss(0, 1e-4)
+    request.on_event("phase", {"phase": "training"})
+    return Replicate(
+        request.seed,
+        score,
+        metrics={"peak_memory_mb": 512.0, "tokens_per_second": 1000.0},
+        score_id="id",
+        disturbed="a neighbour" if "disturbed" in source else "",
+        details={"tier": "none", "backend": "cpu", "curve": [[0.0, 3.0], [1.0, score]]},
+    )
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace with a small train.py, and no real harness."""
+    monkeypatch.setattr(Pretraining, "measure", measure)
+    monkeypatch.setattr(backends, "select", lambda requested=None: None)
+    folder = tmp_path / "w"
+    files = {"train.py": SEED, "program.md": "be bold\n", "autoresearch.toml": Settings().dumps()}
+    make_workspace(folder, files, "begin")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
+    code = cli.run([str(arg) for arg in args])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def edit(workspace: Path, new: str, old: str = "MATRIX_LR = 0.04") -> None:
+    path = workspace / "train.py"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def trial(capsys: pytest.CaptureFixture[str], message: str, *more: str) -> tuple[int, dict]:
+    code, out, _ = run(capsys, "trial", "-m", message, "--json", *more)
+    return code, json.loads(out.splitlines()[-1])
+
+
+# -- run ---------------------------------------------------------------------------------------
+
+
+def test_a_night_of_search(workspace: Path, capsys) -> None:
+    code, out, err = run(capsys, "run", "--trials", "4", "--tag", "mar5")
+    assert code == 0, err
+    lines = [line for line in out.splitlines() if line.startswith("trial ")]
+    assert len(lines) == 5 and "baseline" in lines[0], "a line per decision and no more"
+    assert "Ended: 4 trials done" in out and "autoresearch export" in out
+    assert git("status", "--porcelain") == "" and git("branch", "--show-current") == "main"
+    table = (workspace / "results.tsv").read_text().splitlines()
+    assert table[0].split("\t") == ["commit", "val_bpb", "memory_gb", "status", "description"]
+    assert len(table) == 6
+    headers = Ledger(workspace / "results.jsonl").records("study")
+    assert [header["tag"] for header in headers] == ["mar5"]
+    code, out, _ = run(capsys, "run", "--trials", "1", "--json", "--policy", "greedy")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [e["event"] for e in events if e["event"] == "decided"] == ["decided"]
+    assert events[-1]["tag"] == "mar5" and events[-1]["next"]
+    assert len(Ledger(workspace / "results.jsonl").records("study")) == 2, "the policy is new"
+
+
+def test_run_refuses_edits_before_it_begins_anything(workspace: Path, capsys) -> None:
+    edit(workspace, "MATRIX_LR = 0.05")
+    code, _, err = run(capsys, "run", "--trials", "1")
+    assert code == 3 and "train.py" in err and "git commit" in err
+    assert git("branch", "--list", "autoresearch/*") == ""
+    assert not (workspace / "results.jsonl").exists()
+
+
+def test_what_is_asked_wrongly(workspace: Path, capsys, tmp_path: Path) -> None:
+    for arguments, words in (
+        (("--agent", "serach"), "search"),
+        (("--agent-option", "seed"), "KEY=VALUE"),
+        (("--agent-option", "colour=3"), "colour"),
+        (("--policy", "gready"), "greedy"),
+    ):
+        code, _, err = run(capsys, "run", "--trials", "1", *arguments)
+        assert code == 2 and words in err, err
+    run(capsys, "trial", "-m", "baseline", "--tag", "one")
+    code, _, err = run(capsys, "run", "--tag", "two")
+    assert code == 2 and "'one'" in err and "mv results.jsonl" in err
+    (workspace / "autoresearch.toml").write_text(Settings().dumps() + "\n[task]\npolice = 'x'\n")
+    code, _, err = run(capsys, "status")
+    assert code == 2 and "police" in err
+
+
+def test_a_second_writer_is_refused_by_name(workspace: Path, capsys) -> None:
+    with Study.write(workspace):
+        code, _, err = run(capsys, "run", "--trials", "1")
+        assert code == 3 and "process" in err and "results.jsonl" in err
+        code, out, _ = run(capsys, "status", "--json")
+        assert code == 0 and "process" in json.loads(out)["running"]
+    code, out, _ = run(capsys, "status", "--json")
+    assert json.loads(out)["running"] is None
+
+
+def test_one_interrupt_ends_after_the_trial_and_two_at_once(
+    workspace: Path, capsys, monkeypatch
+) -> None:
+    presses = {"candidate": 1}
+
+    def pressed(self: Pretraining, request: MeasureRequest) -> Replicate:
+        label = request.run_dir.name.split("-")[0]
+        for _ in range(presses.get(label, 0)):
+            signal.raise_signal(signal.SIGINT)
+        return measure(self, request)
+
+    monkeypatch.setattr(Pretraining, "measure", pressed)
+    code, out, err = run(capsys, "run")
+    assert code == 0 and "Ended: asked to stop" in out and "Ctrl-C again" in err
+    assert len(Ledger(workspace / "results.jsonl").trials()) == 2
+    presses["candidate"] = 2
+    code, _, err = run(capsys, "run")
+    assert code == 130 and "interrupted" in err
+    assert len(Ledger(workspace / "results.jsonl").trials()) == 2
+    presses.clear()
+    assert run(capsys, "run", "--trials", "1")[0] == 0, "and it goes on"
+    assert run(capsys, "verify")[0] == 0
+
+
+def test_a_table_of_the_agents_own_is_not_overwritten(workspace: Path, capsys) -> None:
+    (workspace / "results.tsv").write_text("mine\n")
+    run(capsys, "run", "--trials", "1", "--tag", "mar5")
+    assert (workspace / "results.tsv.before-mar5").read_text() == "mine\n"
+    assert git("status", "--porcelain") == ""
+
+
+# -- trial -------------------------------------------------------------------------------------
+
+
+def test_a_good_edit_is_kept_on_a_branch_of_its_own(workspace: Path, capsys) -> None:
+    edit(workspace, "MATRIX_LR = 0.06")
+    code, result = trial(capsys, "a larger rate", "--predict", "-0.02", "--tag", "mar5")
+    assert code == 0 and result["trial"]["status"] == "keep", result["trial"]["reason"]
+    assert result["trial"]["predicted"] == -0.02 and result["trial"]["proposer"] == "checkout"
+    assert git("branch", "--show-current") == "autoresearch/mar5"
+    assert git("status", "--porcelain") == ""
+    assert "MATRIX_LR = 0.06" in (workspace / "train.py").read_text()
+    assert "a larger rate" in git("log", "-1", "--format=%s")
+    assert git("show", "main:train.py") == SEED.strip(), "the other branch is as it was"
+
+
+def test_other_ends_put_train_py_back(workspace: Path, capsys) -> None:
+    for new, status in (
+        ("MATRIX_LR = 0.01", "discard"),
+        ("MATRIX_LR = 'crash'", "crash"),
+        ("MATRIX_LR = ='", "rejected"),
+        ("MATRIX_LR = 0.08\npeek = 1", "rejected"),
+        ("MATRIX_LR = 0.01  # again", "rejected"),
+    ):
+        edit(workspace, new)
+        code, result = trial(capsys, f"try {status}")
+        assert (result["trial"]["status"], code) == (status, EXIT_CODES[status])
+        assert (workspace / "train.py").read_text() == SEED, status
+        assert result["train.py"] == "put back" and result["next"]
+    assert git("status", "--porcelain") == ""
+    diff = (workspace / ".autoresearch/runs").glob("*/0002/change.diff")
+    git("apply", *map(str, diff))
+    assert "crash" in (workspace / "train.py").read_text(), "and what failed can be had again"
+
+
+def test_a_noisy_trial_leaves_the_edit_to_be_tried_again(workspace: Path, capsys) -> None:
+    edit(workspace, "MATRIX_LR = 0.08\ndisturbed = 1")
+    code, result = trial(capsys, "try")
+    assert code == EXIT_CODES["noisy"] and result["train.py"] == "as edited"
+    assert "disturbed" in (workspace / "train.py").read_text()
+
+
+def test_what_is_no_trial(workspace: Path, capsys) -> None:
+    code, result = trial(capsys, "baseline")
+    assert code == 0 and result["trial"]["id"] == 0, "without an edit: the baseline"
+    code, _, err = run(capsys, "trial", "-m", "nothing")
+    assert code == 2 and "nothing was edited" in err
+    (workspace / "autoresearch.toml").write_text(Settings(seed=7).dumps())
+    code, out, _ = run(capsys, "trial", "-m", "another seed")
+    assert code == EXIT_CODES["rejected"] and "autoresearch.toml" in out
+    git("restore", "autoresearch.toml")
+    (workspace / "program.md").write_text("be careful\n")  # the human's, and not committed
+    (workspace / "notes.py").write_text("x = 1\n")
+    edit(workspace, "MATRIX_LR = 0.01")
+    assert trial(capsys, "worse")[0] == EXIT_CODES["discard"]
+    assert (workspace / "program.md").read_text() == "be careful\n"
+    assert (workspace / "notes.py").is_file()
+
+
+def test_an_edit_on_another_commit_is_not_mixed_in(workspace: Path, capsys) -> None:
+    edit(workspace, "MATRIX_LR = 0.06")
+    assert trial(capsys, "first")[0] == 0
+    git("switch", "-q", "main")
+    edit(workspace, "MATRIX_LR = 0.07")
+    code, _, err = run(capsys, "trial", "-m", "from main")
+    assert code == 2 and "git stash" in err
+    assert "0.07" in (workspace / "train.py").read_text()
+    git("restore", "train.py")
+    code, _, err = run(capsys, "trial", "-m", "from main")
+    assert code == 2 and "nothing was edited" in err
+    assert git("branch", "--show-current").startswith("autoresearch/")
+
+
+# -- looking, undoing, checking ----------------------------------------------------------------
+
+
+@pytest.fixture
+def studied(workspace: Path, capsys) -> Path:
+    """Trials: 1 kept, 2 discarded, 3 kept, 4 crashed."""
+    for old, new in (
+        ("MATRIX_LR = 0.04", "MATRIX_LR = 0.05"),
+        ("MATRIX_LR = 0.05", "MATRIX_LR = 0.01"),
+        ("MATRIX_LR = 0.05", "MATRIX_LR = 0.07"),
+        ("MATRIX_LR = 0.07", "MATRIX_LR = 'crash'"),
+    ):
+        edit(workspace, new, old)
+        trial(capsys, f"{new} it is")
+    return workspace
+
+
+def test_results_status_show_and_log(studied: Path, capsys) -> None:
+    code, out, _ = run(capsys, "results", "--json")
+    statuses = [t["status"] for t in json.loads(out)["trials"]]
+    assert code == 0 and statuses == ["keep", "keep", "discard", "keep", "crash"]
+    assert [t["id"] for t in json.loads(run(capsys, "results", "--kept", "--json")[1])["trials"]]
+    code, out, _ = run(capsys, "results", "--tsv")
+    assert out == (studied / "results.tsv").read_text() and out.count("\n") == 6
+    code, out, _ = run(capsys, "results")
+    assert "MATRIX_LR = 0.07 it is" in out
+    status = json.loads(run(capsys, "status", "--json")[1])
+    assert status["champion"]["id"] == 3 and status["counts"]["crash"] == 1
+    assert "champion  trial 3" in run(capsys, "status")[1]
+    code, out, _ = run(capsys, "show", "2")
+    assert code == 0 and "-MATRIX_LR = 0.05" in out and "+MATRIX_LR = 0.01" in out
+    assert "training loss" in out and "discard: " in out
+    assert "It broke" in run(capsys, "show", "4")[1]
+    code, out, _ = run(capsys, "log", "4")
+    assert "from the candidate" in out and "\x1b" not in out
+    code, _, err = run(capsys, "show", "9")
+    assert code == 2 and "0 to 4" in err
+
+
+def test_undo_is_recorded_and_can_be_undone(studied: Path, capsys) -> None:
+    code, out, _ = run(capsys, "undo")
+    assert code == 0 and "trial 1 is the champion again" in out
+    assert "MATRIX_LR = 0.05" in (studied / "train.py").read_text()
+    assert git("status", "--porcelain") == ""
+    assert run(capsys, "verify")[0] == 0
+    edit(studied, "MATRIX_LR = 0.09", "MATRIX_LR = 0.05")
+    code, result = trial(capsys, "from trial 1")
+    assert result["trial"]["parent"] == 1 and result["trial"]["status"] == "keep"
+    assert run(capsys, "verify")[0] == 0
+    assert run(capsys, "undo", "3")[0] == 0
+    assert "MATRIX_LR = 0.07" in (studied / "train.py").read_text()
+    code, _, err = run(capsys, "undo", "2")
+    assert code == 2 and "discard" in err
+    kept = json.loads(run(capsys, "results", "--kept", "--json")[1])["trials"]
+    assert [t["id"] for t in kept] == [0, 1, 3]
+
+
+def test_a_kill_between_the_undo_and_git_is_mended(studied: Path, capsys) -> None:
+    Ledger(studied / "results.jsonl").append({"kind": "champion", "trial": 1})
+    assert run(capsys, "verify")[0] == 3, "seen"
+    with Study.write(studied):
+        pass
+    assert "MATRIX_LR = 0.05" in (studied / "train.py").read_text()
+    assert run(capsys, "verify")[0] == 0
+
+
+def test_verify_names_what_does_not_fit(studied: Path, capsys) -> None:
+    code, out, _ = run(capsys, "verify")
+    assert code == 0 and "git agrees" in out
+    edit(studied, "MATRIX_LR = 0.2", "MATRIX_LR = 0.07")
+    git("-c", "user.name=u", "-c", "user.email=u@example.org", "commit", "-qam", "by hand")
+    code, out, _ = run(capsys, "verify")
+    assert code == 3 and "another program than trial 3's" in out
+    edit(studied, "MATRIX_LR = 0.3", "MATRIX_LR = 0.2")
+    code, _, err = run(capsys, "trial", "-m", "on top")
+    assert code == 3 and "autoresearch undo 3" in err
+    git("restore", "train.py")
+    assert run(capsys, "undo", "3")[0] == 0
+    assert run(capsys, "verify")[0] == 0
+    git("update-ref", git("symbolic-ref", "HEAD"), "main")
+    problems = json.loads(run(capsys, "verify", "--json")[1])["problems"]
+    assert any("trial 1 was kept" in p["message"] for p in problems)
+    path = studied / "results.jsonl"
+    path.write_text(path.read_text().replace("0.05 it is", "0.06 it is"))
+    code, out, _ = run(capsys, "verify")
+    assert code == 3 and "ledger" in out
+
+
+def test_export_can_be_applied_elsewhere(studied: Path, capsys, tmp_path: Path) -> None:
+    code, out, _ = run(capsys, "export", "--to", tmp_path / "out", "--json")
+    document = json.loads(out)
+    assert code == 0 and document["champion"] == 3
+    assert "MATRIX_LR = 0.07" in (tmp_path / "out/train.py").read_text()
+    patches = [tmp_path / "out" / name for name in document["files"] if "patches/" in name]
+    assert [p.name for p in patches] == ["0001-trial-1.patch", "0002-trial-3.patch"]
+    assert "confidence" in patches[0].read_text() and "seed 0" in patches[0].read_text()
+    assert "| 3 |" in (tmp_path / "out/README.md").read_text()
+    clone = tmp_path / "clone"
+    git("clone", "-q", "-b", "main", str(studied), str(clone))
+    who = ("-c", "user.name=u", "-c", "user.email=u@example.org")
+    git("-C", str(clone), *who, "am", "-q", *map(str, patches))
+    assert (clone / "train.py").read_text() == (tmp_path / "out/train.py").read_text()
+    code, _, err = run(capsys, "export", "--to", tmp_path / "out")
+    assert code == 2 and "not empty" in err
+
+
+def test_before_there_is_a_study(workspace: Path, capsys) -> None:
+    for command in ("status", "results", "verify"):
+        assert run(capsys, command)[0] == 0, command
+    for command in ("undo", "export", "log", "show 0"):
+        code, _, err = run(capsys, *command.split())
+        assert code == 2 and err.startswith("Error: "), command
+    assert git("branch", "--list", "autoresearch/*") == "", "looking begins nothing"

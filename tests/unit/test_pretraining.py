@@ -1,0 +1,128 @@
+"""Pretraining as a task: pruning, disturbance, scripts that score themselves; no real run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from autoresearch.engine.loop import PRUNED
+from autoresearch.engine.task import MeasureRequest
+from autoresearch.pretraining import BUSY_SHARE, RULES, UNVERIFIED, Pretraining, Prospects, thin
+from prepare.outcome import Failure, Result
+from prepare.settings import Settings
+
+STEPS = 200
+CURVE = [(t / STEPS, 2 + math.exp(-5 * t / STEPS)) for t in range(1, STEPS + 1)]
+
+
+def result(**changes: Any) -> Any:
+    """A Result with only what is looked at."""
+    numbers = dict.fromkeys(
+        (
+            *("val_bpb", "tokens", "tokens_per_second", "peak_memory_mb", "num_steps"),
+            *("num_params", "startup_seconds", "warmup_seconds", "training_seconds"),
+            *("scoring_seconds", "total_seconds"),
+        ),
+        1.0,
+    )
+    others = {
+        "verified": True,
+        "score_id": "id",
+        "tier": "process",
+        "backend": "cpu",
+        "hardware": {"id": "h"},
+        "probes": {},
+        "run_dir": "",
+        "mfu_percent": None,
+        "mfu_measured_percent": None,
+        "measured_peak_flops": None,
+        "not_protected_against": ("ptrace",),
+    }
+    return SimpleNamespace(**{**numbers, **others, **changes})
+
+
+def trained(scale: float, unit: str, ended: list[float]) -> Callable[..., Any]:
+    """A harness whose training loss is `scale` times the champion's after the first step."""
+
+    def run(script: Path, settings: Settings, *, on_event: Any, **options: Any) -> Result:
+        for number, (share, loss) in enumerate(CURVE):
+            spent = share * float(settings.token_budget or settings.time_budget)
+            loss = loss * scale if number else loss
+            ended.append(share)
+            on_event("progress", {unit: spent, "loss": loss})
+        return result()
+
+    return run
+
+
+def measure(study: Pretraining, tmp_path: Path, *curves: Any) -> Any:
+    return study.measure(MeasureRequest(tmp_path, 3, tmp_path / "run", champion_curves=curves))
+
+
+@pytest.mark.parametrize("tokens", [None, 5_000])
+def test_a_hopeless_run_is_stopped_in_either_budget(tokens: int | None, tmp_path: Path) -> None:
+    settings = Settings(token_budget=tokens)
+    budget = float(tokens or settings.time_budget)
+    champion = [(share * budget, loss) for share, loss in CURVE]
+    ended: list[float] = []
+    unit = "elapsed" if tokens is None else "tokens"
+    study = Pretraining(settings, run=trained(2.0, unit, ended))
+    stopped = measure(study, tmp_path, champion, champion)
+    assert stopped.failure is not None and stopped.failure.kind == PRUNED
+    assert "hopeless" in stopped.failure.message
+    assert 0.5 < ended[-1] < 0.7
+    assert stopped.score is None and stopped.details["curve"]
+    for curves in ((), ([(2 * x, y) for x, y in champion],)):
+        ended.clear()
+        assert measure(study, tmp_path, *curves).score == 1.0, "no champion of this budget"
+        assert ended[-1] == 1.0
+    as_good = Pretraining(settings, run=trained(1.0, unit, ended))
+    assert measure(as_good, tmp_path, champion).score == 1.0
+
+
+def test_a_disturbed_run_is_not_called_hopeless() -> None:
+    hopeless = [(share, 2 * loss if n else loss) for n, (share, loss) in enumerate(CURVE)]
+    Prospects((CURVE,), 1.0, lambda: False).look(hopeless[:140])
+    with pytest.raises(Exception, match="hopeless"):
+        Prospects((CURVE,), 1.0, lambda: True).look(hopeless[:140])
+    busy = SimpleNamespace(battery_lost=False, share=2 * BUSY_SHARE)
+    assert not Pretraining(Settings())._calm(busy)  # type: ignore[arg-type]
+    assert Pretraining(Settings(token_budget=1_000))._calm(busy)  # type: ignore[arg-type]
+
+
+def test_a_script_that_scores_itself_breaks_a_rule(tmp_path: Path) -> None:
+    def run(*arguments: Any, **options: Any) -> Any:
+        return result(verified=False, val_bpb=0.1)
+
+    outcome = measure(Pretraining(Settings(), run=run), tmp_path)
+    assert outcome.score is None
+    assert outcome.failure is not None and outcome.failure.kind == UNVERIFIED
+    assert UNVERIFIED in RULES
+
+
+def test_failures_and_options_are_handed_on(tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+
+    def run(script: Path, settings: Settings, **options: Any) -> Any:
+        seen.update(options, seed=settings.seed, script=script)
+        return Failure("training", "nan", "the loss is nan", "log")
+
+    champion = tmp_path / "champion.py"
+    study = Pretraining(Settings(), backend="cpu", sandbox="tier", warm_from=champion, run=run)
+    outcome = measure(study, tmp_path)
+    assert outcome.failure is not None and outcome.failure.kind == "nan"
+    assert seen["seed"] == 3 and seen["backend"] == "cpu" and seen["sandbox"] == "tier"
+    assert "warm_from" not in seen, "there is no champion yet"
+    champion.write_text("")
+    measure(study, tmp_path)
+    assert seen["warm_from"] == champion
+
+
+def test_thin_keeps_both_ends() -> None:
+    assert thin(CURVE, 10)[0] == CURVE[0] and thin(CURVE, 10)[-1] == CURVE[-1]
+    assert len(thin(CURVE, 10)) == 10 and thin(CURVE[:5], 10) == CURVE[:5]
