@@ -2,9 +2,9 @@
 
 An order is a JSON line, {"point": "advance:after", "occurrence": 1, "act": "kill", "trials": 3}.
 Each session is a fork that opens the study in ROOT, checks that nothing of an earlier one is lost
-or left over, and makes trials until it comes by that point. There it kills itself, or is
-interrupted ("interrupt", Ctrl-C), or its disk is full from then on ("full"); with a "delay" it is
-killed after so many seconds. The answer is a JSON line:
+or left over, and makes trials until it comes by that point. There it kills itself, at once or
+"soon", or is interrupted ("interrupt", Ctrl-C), or its disk is full from then on ("full"); with a
+"delay" it is killed after so many seconds. The answer is a JSON line:
 {"killed": true, "code": 0, "mark": ..., "points": {...}, "ended": "KeyboardInterrupt"}.
 """
 
@@ -221,9 +221,13 @@ class Killer:
         """The process is at this point now."""
         self.seen[point] += 1
         if point == self.point and self.seen[point] == self.occurrence:
-            if self.act == "interrupt":
+            if self.act == "soon":
+                # Amid what comes now: a git that was started lives on and meets the next session.
+                pid, delay = os.getpid(), random.uniform(0.0, 0.02)
+                threading.Timer(delay, os.kill, (pid, signal.SIGKILL)).start()
+            elif self.act == "interrupt":
                 raise KeyboardInterrupt
-            if self.act == "full":
+            elif self.act == "full":
                 self.full = True
             else:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -291,8 +295,8 @@ def session(root: Path, order: dict[str, Any]) -> int:
     try:
         return trials(root, order)
     except (KeyboardInterrupt, EngineError, OSError) as error:
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        if order.get("act", "kill") == "kill" or (isinstance(error, OSError) and not full):
+        expected = killer.act in ("interrupt", "full")
+        if not expected or (isinstance(error, OSError) and error.errno != errno.ENOSPC):
             raise
         order["ended"] = type(error).__name__
         # What unwinds takes its scratch along.

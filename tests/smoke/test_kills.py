@@ -24,7 +24,7 @@ from tests.smoke import kill_driver
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="its sessions are forks")
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = int(os.environ.get("AUTORESEARCH_KILLS", "72"))
+KILLS = int(os.environ.get("AUTORESEARCH_KILLS", "60"))
 TRIALS = 4  # of a session that is to be killed; those that come through are no kill
 SEED = 20260729
 
@@ -118,9 +118,12 @@ def at_steps(points: dict[str, int], count: int, draw: random.Random, **more: ob
 
 
 def orders(points: dict[str, int], count: int, draw: random.Random) -> list[dict]:
-    """Three quarters at named steps, the others at random instants."""
-    chosen = at_steps(points, count - count // 4, draw)
-    chosen += [{"delay": draw.uniform(0.0, 1.5)} for _ in range(count // 4)]
+    """Two thirds at named steps, the others at random instants and while git is at work."""
+    few = count // 6
+    at_work = {name: n for name, n in points.items() if name.startswith(kill_driver.WRITES)}
+    chosen = at_steps(points, count - 2 * few, draw)
+    chosen += [{"delay": draw.uniform(0.0, 1.5)} for _ in range(few)]
+    chosen += at_steps(at_work, few, draw, act="soon")
     return draw.sample(chosen, count)
 
 

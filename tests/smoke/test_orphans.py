@@ -106,3 +106,32 @@ def test_an_orderly_end_leaves_no_guard(tmp_path):
         watcher = psutil.Process(guard._popen.pid)
         assert watcher.is_running()
     assert not watcher.is_running()
+
+
+INTERRUPTED = HARNESS.replace(
+    'print("started", process._mark, flush=True)\ntime.sleep(600)',
+    'with process:\n    print("started", process._mark, flush=True)\n    process.receive(600)\n'
+    "    process.receive(600)\n    process.receive(600)",
+)
+
+
+def test_ctrl_c_takes_a_busy_candidate_along(tmp_path):
+    flag = tmp_path / "flag"
+    script = tmp_path / "train.py"
+    script.write_text(CANDIDATE.format(flag=str(flag)))
+    harness = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path / "run"), str(script)],
+        cwd=ROOT,
+        env={**os.environ, "AUTORESEARCH_COMPILE": "0", "AUTORESEARCH_DTYPE": "float32"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert harness.stdout is not None and harness.stderr is not None
+    with harness:
+        mark = harness.stdout.readline().split()[1]
+        wait_until(flag.exists)
+        harness.send_signal(signal.SIGINT)
+        assert "KeyboardInterrupt" in harness.stderr.read()
+        harness.wait()
+        assert not carriers(mark)
