@@ -306,7 +306,9 @@ class Workspace(Study):
                 exclude.parent.mkdir(exist_ok=True)
                 glue = "" if not text or text.endswith("\n") else "\n"
                 lines = "\n".join(missing)
-                exclude.write_text(f"{text}{glue}{lines}\n", encoding="utf-8")
+                # Appended: a kill or a full disk amid rewriting it would lose the user's own lines.
+                with exclude.open("a", encoding="utf-8") as file:
+                    file.write(f"{glue}{lines}\n")
         except OSError as error:
             raise WorkspaceError(
                 f"can't write in {self.root}: {error.strerror or error}",
