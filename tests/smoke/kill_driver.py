@@ -163,8 +163,13 @@ def problems(root: Path, loop: Loop) -> Iterator[str]:
             yield f"trial {told['id']} was acknowledged and is lost"
     kept = [trial for trial in trials if trial.status is TrialStatus.KEEP]
     head = git(root, "rev-parse", f"autoresearch/{TAG}").strip()
-    if kept and kept[-1].commit != head:
-        yield f"the branch is at {head}, the ledger's champion at {kept[-1].commit}"
+    champion = known[loop.state.champion] if loop.state.champion is not None else None
+    if champion and champion.commit != head:
+        same = git(root, "show", f"{champion.commit}:value.py") == git(
+            root, "show", f"{head}:value.py"
+        )
+        if not same or not ledger.records("champion"):  # one that was brought back is a new commit
+            yield f"the branch is at {head}, the ledger's champion at {champion.commit}"
     history = [item.trial_id for item in loop.workspace.history()]
     if history != [trial.id for trial in kept if trial.id]:
         yield f"the branch has trials {history}"
@@ -318,6 +323,9 @@ def trials(root: Path, order: dict[str, Any]) -> int:
             print(*found, sep="\n", file=sys.stderr)
             return 3
         acknowledge(root, loop, loop.baseline())
+        if "restore" in order:
+            kept = [t.id for t in loop.state.trials.values() if t.status is TrialStatus.KEEP]
+            loop.restore(kept[order["restore"] % len(kept)], "undo")
         proposer = Script(loop)
         for _ in range(order["trials"]):
             loop.run(proposer, Budget(trials=1))

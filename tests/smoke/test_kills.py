@@ -150,6 +150,25 @@ def steps_of(driver: Driver) -> dict[str, int]:
     return driver.order()["points"]
 
 
+def test_killed_while_an_earlier_champion_comes_back(tmp_path):
+    root = make_study(tmp_path / "study", follows=True)
+    draw = random.Random(SEED)
+    with Driver(root) as driver:
+        driver.order()
+        before = driver.order(trials=0)["points"]
+        during = driver.order(trials=0, restore=1)["points"]
+        steps = {name: n for name, n in during.items() if n > before.get(name, 0)}
+        for turn, order in enumerate(at_steps(steps, KILLS // 6, draw)):
+            order["occurrence"] = draw.randint(
+                before.get(order["point"], 0) + 1, steps[order["point"]]
+            )
+            driver.order(**order, trials=0, restore=turn)
+        driver.order(trials=2)
+        assert driver.kills >= 0.8 * (KILLS // 6)
+    with kill_driver.make_loop(root) as loop:
+        assert not list(kill_driver.problems(root, loop))
+
+
 @pytest.mark.parametrize("act", ["interrupt", "full"])
 def test_interrupted_or_out_of_disk_anywhere_it_unwinds_and_goes_on(tmp_path, act):
     root = make_study(tmp_path / "study", follows=act == "interrupt")
