@@ -13,6 +13,7 @@ import errno
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import click
@@ -94,6 +95,7 @@ def cli() -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `autoresearch` command; ends the process with the exit code."""
+    warnings.formatwarning = _plain_warning
     sys.exit(run(sys.argv[1:] if argv is None else list(argv)))
 
 
@@ -141,8 +143,17 @@ def _known(error: Exception) -> tuple[str, str, int] | None:
         errno.EROFS,
     ):
         place = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{place}", "free some space, or choose a folder you can write to", 4
+        full = error.errno == errno.ENOSPC
+        hint = "free some space" if full else "make it writable, or name another folder"
+        return f"{error.strerror}{place}", hint, 4
     return None
+
+
+def _plain_warning(
+    message: Warning | str, category: type[Warning], *where: object, **more: object
+) -> str:
+    """A warning without the line of our code that gave it."""
+    return f"Warning: {message}\n"
 
 
 def _usage_error(error: click.UsageError, json_mode: bool) -> int:

@@ -87,6 +87,7 @@ def run_demo(
     """
     import backends
     from autoresearch.preset import load_preset, write_experiment
+    from prepare.cache import writable_folder
     from prepare.dataset import prepare_dataset
 
     started = time.monotonic()
@@ -94,6 +95,7 @@ def run_demo(
     budget = SHARED_SECONDS / len(names) if seconds is None else seconds
     with progress("") as on_event:
         on_event("phase", {"phase": PROBING})
+        writable_folder(folder, "name another folder: autoresearch demo FOLDER")
         hardware = [backends.select(name).hardware for name in names]
         settings = write_experiment(
             preset, folder, hardware[0], time_budget=budget, eval_bytes=EVAL_BYTES

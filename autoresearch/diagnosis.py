@@ -20,6 +20,7 @@ from prepare.errors import MissingTool
 
 # A shard of climbmix is about 100 MB and ten of them, tokenized, need a few GB.
 LOW_DISK_BYTES = 5 * 2**30
+LEAST_DISK_BYTES = 2**30
 
 
 def diagnose(requested: str | None) -> dict[str, Any]:
@@ -92,8 +93,9 @@ def _folders() -> list[dict[str, Any]]:
     free = shutil.disk_usage(existing).free
     says = f"{free / 2**30:.1f} GiB free"
     if free < LOW_DISK_BYTES:
-        says += " (enough for the embedded corpus, not for climbmix)"
-    return [_writable(cache, existing), _check("disk", free > 2**30, says)]
+        enough = "enough for the embedded corpus, not" if free > LEAST_DISK_BYTES else "too little"
+        says += f" ({enough} for climbmix)"
+    return [_writable(cache, existing), _check("disk", free > LEAST_DISK_BYTES, says)]
 
 
 def _writable(cache: Path, existing: Path) -> dict[str, Any]:

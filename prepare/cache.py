@@ -29,10 +29,12 @@ from prepare.errors import CorruptFile, DiskFull, UnwritableCache
 Event = Callable[[str, dict[str, Any]], None]
 
 CACHE_VARIABLE = "AUTORESEARCH_CACHE"
-MOVE_HINT = f"set {CACHE_VARIABLE} to a folder on another disk, or free some space"
+ELSEWHERE = f"set {CACHE_VARIABLE} to a folder on another disk"
 
 _NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
-_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+_NO_FOLDER = {errno.ENOTDIR, errno.EEXIST}
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, *_NO_FOLDER}
+A_FILE_THERE = "a file lies where a folder should be"
 
 
 def cache_root() -> Path:
@@ -42,33 +44,36 @@ def cache_root() -> Path:
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn an OSError about `path` into DiskFull or UnwritableCache; others pass."""
+def explained(path: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
+    """Turn an OSError about `path` into DiskFull or UnwritableCache; others pass.
+
+    elsewhere: what to do where the place can't be mended.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in _NO_SPACE:
-            raise DiskFull(f"no space left on the disk of {path}", MOVE_HINT) from error
+            raise DiskFull(
+                f"no space left on the disk of {path}", f"free some space, or {elsewhere}"
+            ) from error
         if error.errno in _NOT_WRITABLE:
+            what = A_FILE_THERE if error.errno in _NO_FOLDER else error.strerror
             raise UnwritableCache(
-                f"can't write {path}: {error.strerror}",
-                f"make it writable, or set {CACHE_VARIABLE} to a folder that is",
+                f"can't write {path}: {what}", f"make it writable, or {elsewhere}"
             ) from error
         raise
 
 
-def writable_folder(path: Path) -> Path:
+def writable_folder(path: Path, elsewhere: str = ELSEWHERE) -> Path:
     """Create `path` and return it. Raises UnwritableCache or DiskFull."""
-    with explained(path):
+    with explained(path, elsewhere):
         path.mkdir(parents=True, exist_ok=True)
     if not os.access(path, os.W_OK):
-        raise UnwritableCache(
-            f"can't write {path}", f"make it writable, or set {CACHE_VARIABLE} to a folder that is"
-        )
+        raise UnwritableCache(f"can't write {path}", f"make it writable, or {elsewhere}")
     return path
 
 
-def require_space(folder: Path, n_bytes: int) -> None:
+def require_space(folder: Path, n_bytes: int, elsewhere: str = ELSEWHERE) -> None:
     """Raise DiskFull unless `n_bytes` (and 5% beside) are free where `folder` is or will be."""
     place = folder
     while not place.exists() and place != place.parent:
@@ -76,8 +81,13 @@ def require_space(folder: Path, n_bytes: int) -> None:
     free = shutil.disk_usage(place).free
     if free < n_bytes * 1.05:
         raise DiskFull(
-            f"{folder} needs {n_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free", MOVE_HINT
+            f"{folder} needs {_size(n_bytes)} and {_size(free)} are free",
+            f"free some space, or {elsewhere}",
         )
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
 
 
 @contextlib.contextmanager

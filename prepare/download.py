@@ -190,10 +190,10 @@ class _Transfer:
             failures = 1 if arrived > furthest else failures + 1
             furthest = max(furthest, arrived)
             if failures >= self.patience.attempts:
+                kept = f", {arrived:,} bytes are kept" if arrived else ""
                 raise DownloadError(
                     f"{file.path.name} could not be downloaded from {host_of(file.url)}: {reason}",
-                    f"try again later, the {arrived:,} bytes that arrived are kept; "
-                    "AUTORESEARCH_MIRROR names another host",
+                    f"try again later{kept}; AUTORESEARCH_MIRROR names another host",
                 )
             self.on_event("warning", {"message": f"{label}{reason}; trying again"})
             self.stop.wait(self.patience.seconds(failures, asked))

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from prepare import upstream
+from prepare.cache import require_space, writable_folder
 from prepare.channel import ProtocolError, SharedFile
 from prepare.compiled import keep_compiled
 from prepare.dataset import Dataset, prepare_dataset
@@ -49,6 +50,9 @@ HARNESS_VERSION = 1
 # Bits per byte below the entropy of the text itself that sampling noise can explain.
 FLOOR_MARGIN = 0.02
 ROW_NATS_NAME = "row_nats.npy"
+# A run's log, weights and record; a full disk is no fault of train.py, so it is told beforehand.
+RUN_BYTES = 20_000_000
+ELSEWHERE = "name another folder with --run-dir"
 # Names that tell neither process which of the two is scored.
 ANSWERERS = ("answer-a", "answer-b")
 
@@ -82,7 +86,8 @@ def run_experiment(
     if not script.is_file():
         raise UsageError(f"no such file: {script}", "name a train module, or run in a workspace")
     folder = (run_dir or _new_run_dir(script.parent)).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    writable_folder(folder, ELSEWHERE)
+    require_space(folder, RUN_BYTES, ELSEWHERE)
     environment = _environment(backend, attention)
     style = upstream.style_of(script)
     if isinstance(style, Failure):

@@ -7,6 +7,7 @@ They live in a workspace's `autoresearch.toml` under `[experiment]`:
 
 from __future__ import annotations
 
+import difflib
 import sys
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class Settings(BaseModel):
         path = folder / FILE_NAME
         if not path.is_file():
             raise UsageError(
-                f"no {FILE_NAME} in {folder}",
+                f"no {FILE_NAME} in {folder.resolve()}",
                 "run `autoresearch init` to make a workspace, or change into one",
             )
         try:
@@ -63,10 +64,8 @@ class Settings(BaseModel):
                 f"{path}: not valid TOML: {error}", "mend the line it names"
             ) from error
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
             raise UsageError(
-                f"{path}: experiment.{where}: {first['msg']}",
+                f"{path}: {_what_is_wrong(error)}",
                 f"mend it in {FILE_NAME}; `autoresearch presets show NAME` has good values and why",
             ) from error
         if settings.corpus in NAMED_CORPORA:
@@ -80,3 +79,13 @@ class Settings(BaseModel):
     def dumps(self) -> str:
         """The `[experiment]` table as TOML text."""
         return tomli_w.dumps({"experiment": self.model_dump(exclude_none=True)})
+
+
+def _what_is_wrong(error: ValidationError) -> str:
+    """The first mistake, by the name it has in the file; an unknown name with the nearest one."""
+    first = error.errors()[0]
+    where = ".".join(("experiment", *map(str, first["loc"])))
+    if first["type"] != "extra_forbidden":
+        return f"{where}: {first['msg']}"
+    near = difflib.get_close_matches(str(first["loc"][-1]), Settings.model_fields, 1)
+    return f"{where}: there is no such setting" + (f"; did you mean {near[0]}?" if near else "")

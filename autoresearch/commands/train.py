@@ -18,6 +18,7 @@ from autoresearch.options import (
 if TYPE_CHECKING:
     from autoresearch.console import Output
     from autoresearch.engine.sandbox import Tier
+    from backends.hardware import Hardware
     from prepare.outcome import Failure, Result
 
 
@@ -60,7 +61,8 @@ def command(
     tier = chosen_tier(sandbox)
     with out.progress() as on_event:
         on_event("phase", {"phase": PROBING})
-        backends.select(backend)  # here, where a backend that isn't there is a typed error
+        # Here, where what isn't there is a typed error and not the script's fault.
+        require_attention(attention, backends.select(backend).hardware)
         outcome = run_experiment(
             script.resolve(),
             settings,
@@ -74,6 +76,17 @@ def command(
         show_failure(out, outcome)
         ctx.exit(5)
     show_result(out, outcome)
+
+
+def require_attention(name: str | None, hardware: Hardware) -> None:
+    """Raises AttentionUnavailable when no code of `name` is for this hardware."""
+    from backends.errors import AttentionUnavailable
+    from backends.policy import attention_order
+
+    known, why = attention_order(hardware)
+    if name is not None and name not in known:
+        hint = f"on {hardware.backend}: {', '.join(known)}"
+        raise AttentionUnavailable(name, f"{why}; this is {hardware.name}", hint)
 
 
 def chosen_tier(name: str) -> Tier:
