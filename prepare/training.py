@@ -194,7 +194,11 @@ class TrainingRun:
                 f"{self._settings.time_budget:.0f} s: train() must return when run.batches() ends"
             )
         else:
-            message = f"{self._phase} took longer than the {seconds:.0f} s it is allowed"
+            name = "startup_timeout" if self._phase == "startup" else "warmup_timeout"
+            message = (
+                f"{self._phase} took longer than the {seconds:.0f} s it is allowed "
+                f"({name} in autoresearch.toml)"
+            )
         return TrainingFailed(self._phase, "timeout", message)
 
     # Messages -------------------------------------------------------------------------------
