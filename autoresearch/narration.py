@@ -59,12 +59,16 @@ def show_trials(out: Output, trials: Sequence[Trial]) -> None:
     out.table(COLUMNS, [row(trial) for trial in trials])
 
 
+def together(kept: Sequence[Trial]) -> float:
+    """What a lineage came to. Each effect was measured seed by seed; plain scores were not."""
+    return sum(trial.delta or 0.0 for trial in kept)
+
+
 def show_kept(out: Output, metric: str, kept: Sequence[Trial]) -> None:
     """The champions in order, and what they came to together."""
     show_trials(out, kept)
-    first, last = (kept[0].score, kept[-1].score) if kept else (None, None)
-    if first is not None and last is not None and len(kept) > 1:
-        out.say(f"{metric} {first:.6f} -> {last:.6f} ({last - first:+.4f})")
+    if len(kept) > 1:
+        out.say(f"{metric}: {together(kept):+.4f} by {len(kept) - 1} kept, together")
 
 
 def sparkline(curve: Sequence[tuple[float, float]], width: int = 60, encoding: str = "") -> str:

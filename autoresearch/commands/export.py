@@ -118,15 +118,15 @@ def evidence(study: Study, trial: Trial) -> str:
 
 def readme(study: Study, kept: list[Trial]) -> str:
     """The kept ideas as a table, and under which settings they were found."""
-    from autoresearch.narration import number
+    from autoresearch.narration import number, together
 
     metric = study.task.objective.metric
     settings = study.settings.model_dump(exclude_none=True)
     lines = [
         f"# Study {study.tag}",
         "",
-        f"{metric} {number(kept[0].score)} -> {number(kept[-1].score)} in {len(kept) - 1} kept of "
-        f"{len(study.state.trials) - 1} trials.",
+        f"{metric}: {together(kept):+.6f} from a baseline of {number(kept[0].score)}, by "
+        f"{len(kept) - 1} kept of {len(study.state.trials) - 1} trials.",
         "",
         f"| trial | {metric} | effect | confidence | idea |",
         "|---|---|---|---|---|",

@@ -100,7 +100,7 @@ def command(
             budget = Budget.model_validate(given) if given else study.task.budget
             with stopping(study.loop, out):
                 reason = study.loop.run(proposer, budget)
-        show_end(out, study, reason)
+    show_end(out, study, reason)
 
 
 def read_options(given: tuple[str, ...]) -> dict[str, Any]:

@@ -472,9 +472,12 @@ class Loop:
     def _message(self, trial: Trial) -> str:
         champion = self._champion()
         confidence = "" if trial.confidence is None else f"{trial.confidence:.3f}"
+        before = champion.score
+        if trial.score is not None and trial.delta is not None:
+            before = trial.score - trial.delta  # on the same seeds, where the mean has others too
         return champion_message(
             self.task.objective.metric,
-            champion.score,
+            before,
             trial.score,
             trial.description,
             {
