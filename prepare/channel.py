@@ -155,17 +155,16 @@ class SharedFile:
     def write(self, offset: int, array: np.ndarray) -> None:
         """Write all of `array` at `offset` bytes. Raises OSError."""
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-        self._file.seek(offset)
         while data:
-            data = data[self._file.write(data) :]
+            count = _write_at(self._file, data, offset)
+            data, offset = data[count:], offset + count
 
     def read(self, offset: int, size: int) -> np.ndarray:
         """A copy of `size` bytes from `offset` on, as uint8; fewer where the file was cut off."""
         out = np.empty(size, np.uint8)
         view, done = out.data, 0
-        self._file.seek(offset)
         while done < size:
-            count = self._file.readinto(view[done:])
+            count = _read_at(self._file, view[done:], offset + done)
             if not count:
                 break
             done += count
@@ -176,6 +175,24 @@ class SharedFile:
         self._file.close()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+# An inherited file shares its position with the candidate, which moves it when it maps the file: a
+# seek and a write after it would race. Where there are no positioned calls, no file is inherited.
+
+
+def _write_at(file: FileIO, data: memoryview, offset: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(file.fileno(), data, offset)
+    file.seek(offset)
+    return file.write(data)
+
+
+def _read_at(file: FileIO, into: memoryview, offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(file.fileno(), [into], offset)
+    file.seek(offset)
+    return file.readinto(into) or 0
 
 
 def _sealed_memory(size: int) -> FileIO | None:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import struct
+import threading
 
 import numpy as np
 import pytest
@@ -112,3 +113,31 @@ def test_messages_are_plain_json():
     wire = io.BytesIO()
     Channel(io.BytesIO(), wire).send("x", value=None)
     assert json.loads(wire.getvalue()[4:]) == {"kind": "x", "value": None}
+
+
+def test_the_other_side_can_not_move_where_the_harness_writes():
+    """An inherited file has one position for both processes, and mapping it moves that."""
+    if not hasattr(os, "pwrite"):
+        pytest.skip("no positioned writes: no file is inherited here")
+    ours = SharedFile(1 << 16)
+    inherited = [os.dup(handle) for handle in ours.handles]
+    stop = threading.Event()
+
+    def seek() -> None:
+        while not stop.is_set():
+            for handle in inherited:
+                os.lseek(handle, 0, os.SEEK_END)
+
+    thread = threading.Thread(target=seek)
+    thread.start()
+    try:
+        for round_ in range(300):
+            block = np.full(1 << 12, round_ % 251, np.uint8)
+            ours.write(round_ % 8 << 12, block)
+            assert (ours.read(round_ % 8 << 12, 1 << 12) == block).all()
+    finally:
+        stop.set()
+        thread.join()
+        for handle in inherited:
+            os.close(handle)
+        ours.close()
