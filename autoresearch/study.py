@@ -314,7 +314,7 @@ def _tag(root: Path, ledger: Ledger, given: str | None) -> str:
         if given is not None and given != tag:
             raise UsageError(
                 f"{ledger.path.name} holds the study {tag!r}, not {given!r}",
-                f"go on without --tag, or begin anew: mv {LEDGER_NAME} results-{tag}.jsonl",
+                f"go on without --tag, or begin anew: mv {LEDGER_NAME} {LEDGER_NAME}.{tag}",
             )
         return tag
     if given is not None:
