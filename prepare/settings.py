@@ -43,8 +43,10 @@ class Settings(BaseModel):
     token_budget: int | None = Field(None, gt=0, description="train on this many tokens instead")
     eval_bytes: int = Field(400_000, ge=1_000, description="validation text, in whole documents")
     seed: int = Field(42, ge=0, description="seed of weights and row order")
-    startup_timeout: float = Field(120.0, gt=0, description="seconds to import and build")
-    warmup_timeout: float = Field(300.0, gt=0, description="seconds of compile grace")
+    startup_timeout: float = Field(120.0, gt=0, description="seconds to load the framework")
+    warmup_timeout: float = Field(
+        300.0, gt=0, description="seconds to import and build, and again to warm up and compile"
+    )
     score_timeout: float = Field(600.0, gt=0, description="seconds to answer all questions")
 
     @classmethod
