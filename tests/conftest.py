@@ -4,9 +4,14 @@ Threads are pinned before any framework loads: two spinning pools on a busy box 
 """
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+# A job in a shell's background starts with Ctrl-C ignored, and would hand that on to every process
+# that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
