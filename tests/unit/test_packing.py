@@ -63,7 +63,8 @@ def test_many_documents_at_once(seed: int, max_seq_len: int) -> None:
     rows = make_rows(lengths, max_seq_len)
     check(rows)
     least = int(lengths.sum()) / (max_seq_len + 1)
-    assert len(rows) < least * 1.06 + 1
+    # A row of a long document repeats one token of the row before it.
+    assert len(rows) < least * (1.02 + 1 / max_seq_len) + 1
 
 
 @pytest.mark.parametrize(
