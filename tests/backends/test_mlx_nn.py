@@ -71,6 +71,44 @@ def test_module_equals_torch(name: str) -> None:
     check(name, theirs(torch.tensor(X)), ours(mlx_torch.tensor(X)), "float32")
 
 
+def weighed(T: Any, name: str) -> Any:
+    """A module of the table whose input is a parameter too, and a scalar of what it gives."""
+
+    class Net(T.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = MODULES[name](T.nn)
+            self.input = T.nn.Parameter(T.tensor(X))
+
+        def forward(self, x: Any, weights: Any) -> Any:
+            return (self.inner(self.input).float() * weights).sum()
+
+    return Net()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", MODULES)
+def test_gradients_of_a_module_equal_torchs(name: str, dtype: str, monkeypatch: Any) -> None:
+    monkeypatch.setenv("AUTORESEARCH_BACKEND", "mlx")
+    monkeypatch.setenv("AUTORESEARCH_DTYPE", "float32")
+    monkeypatch.setenv("AUTORESEARCH_COMPILE", "0")
+    from backends import mlx_runtime
+
+    theirs, ours = (weighed(T, name) for T in BOTH)
+    share(theirs, ours)
+    theirs, ours = theirs.to(getattr(torch, dtype)), ours.to(getattr(mlx_torch, dtype))
+    shape = theirs.inner(theirs.input).shape
+    weights = np.random.default_rng(1).normal(size=tuple(shape)).astype(np.float32)
+    expected = theirs(None, torch.from_numpy(weights))
+    expected.backward()
+    x = mlx_torch.tensor(X)
+    got = mlx_runtime.backward(ours)(x, mlx_torch.tensor(weights))
+    check(name, expected, got, dtype, loose=4)
+    mine = dict(ours.named_parameters())
+    for key, p in theirs.named_parameters():
+        check(f"{name}: {key}", p.grad, mine[key].grad, dtype, loose=4)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss_module_equals_torch(name: str) -> None:
     target = TOKENS.reshape(-1) if name == "CrossEntropyLoss" else X[0] * 0.5

@@ -104,4 +104,7 @@ class ProcessTier(Tier):
             "Python code that takes the audit hook's own state apart before it acts",
             "writing outside the run folder, also to the compile caches that later trials use",
             "leftovers of earlier trials being read, their weights among them",
+            "the two scoring processes telling each other through files what they were asked",
+            "text or tokens kept in files being learned from before the clock starts, or while "
+            "answering",
         )
