@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from autoresearch.engine.loop import PRUNED
+from autoresearch.engine.judging import PRUNED
 from autoresearch.engine.pruning import Pruner
 from autoresearch.engine.task import Curve, MeasureRequest, Task
 from autoresearch.engine.trial import Failure, Replicate

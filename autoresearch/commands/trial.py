@@ -86,7 +86,7 @@ def measure(
     """The trial of an edit, and the files that could not be put back. Raises UsageError."""
     from autoresearch.checkout import CheckoutEdit, put_back
     from autoresearch.commands.run import stopping
-    from autoresearch.engine.loop import StudyStopped
+    from autoresearch.engine.errors import StudyStopped
     from autoresearch.engine.trial import Trial, TrialStatus
     from prepare.errors import UsageError
 

@@ -4,6 +4,7 @@ EngineError                     exit 1
 ├── TaskError                   exit 2   the task's definition is wrong
 ├── RecordError                 exit 3   a record isn't what its schema says
 ├── Rejected                    exit 5   a candidate's edit broke a rule; names the rule
+├── StudyStopped                exit 1   the loop can't go on by itself
 ├── LedgerError                 exit 3
 │   ├── LedgerDamaged                    the chain is broken before its end
 │   ├── LedgerBusy                       another process is writing; names it
@@ -52,6 +53,10 @@ class Rejected(EngineError):
     def __init__(self, rule: str, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
         self.rule = rule
+
+
+class StudyStopped(EngineError):
+    """The loop can't go on by itself; the message says why, the hint what to do."""
 
 
 class LedgerError(EngineError):

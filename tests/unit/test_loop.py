@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from autoresearch.engine.errors import StudyStopped
 from autoresearch.engine.ledger import Ledger
-from autoresearch.engine.loop import Loop, StudyStopped
+from autoresearch.engine.loop import Loop
 from autoresearch.engine.policy import Confirm, Greedy, Policy
 from autoresearch.engine.proposers.base import EXHAUSTED, NO_COST, Proposal, ProposalRequest
 from autoresearch.engine.task import Budget, MeasureRequest, Task

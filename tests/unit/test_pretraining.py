@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from autoresearch.engine.loop import PRUNED
+from autoresearch.engine.judging import PRUNED
 from autoresearch.engine.task import MeasureRequest
 from autoresearch.pretraining import BUSY_SHARE, RULES, UNVERIFIED, Pretraining, Prospects, thin
 from prepare.outcome import Failure, Result

@@ -1,0 +1,214 @@
+"""Judging one edit: hold it against the rules, measure it as far as the policy asks, decide.
+
+    judge = Judge(task, workspace, state, policy, runs, rules, prune=True)
+    first = judge.baseline()                          # the program as it stands, on several seeds
+    trial, change = judge.judge(trial, scratch)       # what a proposer left in a scratch copy
+
+Nothing here is recorded or kept: the loop does that with what comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from autoresearch.engine.change import Change, check, diff_hash
+from autoresearch.engine.errors import Rejected, StudyStopped
+from autoresearch.engine.measuring import DISTURBED_RETRIES, Runs, code_lines_delta, measured
+from autoresearch.engine.noise import Noise
+from autoresearch.engine.policy import Evidence, Policy
+from autoresearch.engine.state import BASELINE, State, scores
+from autoresearch.engine.task import Task
+from autoresearch.engine.trial import Replicate, Trial, TrialStatus
+from autoresearch.engine.workspace import Workspace
+
+PRUNED = "pruned"  # the kind of failure of a run that was stopped as hopeless
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What judging needs to know; `state` is the loop's, and is only read.
+
+    rules: kinds of failure that mean a broken rule (`rejected`) rather than a broken program
+    (`crash`). prune: stop a candidate's first run when it can't catch up with the champion.
+    """
+
+    task: Task
+    workspace: Workspace
+    state: State
+    policy: Policy
+    runs: Runs
+    rules: frozenset[str] = frozenset()
+    prune: bool = False
+
+    @property
+    def champion(self) -> Trial:
+        """The best trial so far. Raises StudyStopped before the baseline was measured."""
+        if self.state.champion is None:
+            raise StudyStopped("there is no champion yet", "measure the baseline first")
+        return self.state.trials[self.state.champion]
+
+    @contextmanager
+    def scratch(self, number: int, name: str = "candidate") -> Iterator[Path]:
+        """A copy of the champion of its own, gone afterwards."""
+        scratch = self.workspace.scratch(number, name)
+        try:
+            yield scratch
+        finally:
+            self.workspace.drop(scratch)
+
+    # The champion ----------------------------------------------------------------------------
+
+    def baseline(self) -> Trial:
+        """The program as it stands, on several seeds. Raises StudyStopped if it fails."""
+        seeds = range(self.task.policy.noise_seeds)
+        with self.scratch(BASELINE) as scratch:
+            runs = tuple(self.runs.measure(scratch, BASELINE, seed, "baseline") for seed in seeds)
+        broken = next((run.failure for run in runs if run.failure), None)
+        if broken is not None:
+            raise StudyStopped(
+                f"the program fails before anything was changed: {broken.phase}: {broken.message}",
+                "mend it, see that `autoresearch train` gives a score, and start again",
+            )
+        calm = [run for run in runs if not run.disturbed] or list(runs)
+        return measured(
+            Trial(
+                id=BASELINE,
+                parent=None,
+                status=TrialStatus.KEEP,
+                reason=f"baseline, measured on {len(runs)} seeds",
+                description="baseline",
+                commit=self.workspace.champion_commit,
+                diff_hash=self.workspace.champion_hash(self.task),
+                replicates=runs,
+            ),
+            calm,
+        )
+
+    def measure_champion(
+        self, number: int, seeds: Sequence[int], label: str = "champion"
+    ) -> list[Replicate]:
+        """The champion on more seeds. Raises StudyStopped if it, which ran before, fails now."""
+        if not seeds:
+            return []
+        with self.scratch(number, "champion") as scratch:
+            runs = [self.runs.measure(scratch, number, seed, label) for seed in seeds]
+        for run in runs:
+            if run.failure is not None:
+                raise StudyStopped(
+                    f"the champion, which ran before, fails: {run.failure.phase}: "
+                    f"{run.failure.message}",
+                    "something is wrong with this machine: see `autoresearch doctor`",
+                )
+        return runs
+
+    # An edit ---------------------------------------------------------------------------------
+
+    def judge(self, trial: Trial, scratch: Path) -> tuple[Trial, Change | None]:
+        """Check, measure and decide what is in `scratch`; None for what broke a rule unmeasured."""
+        try:
+            change = self.workspace.collect(scratch, self.task)
+            check(change, self.task)
+            self._refuse_known(change)
+        except Rejected as rejected:
+            reason = f"{rejected.rule}: {rejected.message}"
+            return replace(trial, status=TrialStatus.REJECTED, reason=reason), None
+        (self.runs.folder(trial.id) / "change.diff").write_text(change.diff, encoding="utf-8")
+        trial = replace(trial, diff_hash=diff_hash(change), diff_stat=change.stat)
+        # What runs is the change alone: nothing else that a proposer left comes along.
+        program = self.workspace.program(change, trial.id)
+        try:
+            return self._decide(trial, program, code_lines_delta(change)), change
+        finally:
+            self.workspace.drop(program)
+
+    def _refuse_known(self, change: Change) -> None:
+        """Refuse what would cost a run and teach nothing. Raises Rejected."""
+        if change.means_nothing:
+            raise Rejected("no-effect", "only comments, layout or local names differ")
+        known = self.state.seen.get(diff_hash(change))
+        if known is not None:
+            earlier = self.state.trials[known]
+            raise Rejected(
+                "duplicate",
+                f"the same program as trial {known} ({earlier.status}: {earlier.description})",
+            )
+
+    def _decide(self, trial: Trial, program: Path, lines_delta: int) -> Trial:
+        """Run the candidate, and the champion where it is thin, until the policy decides."""
+        champion = self.champion
+        runs: list[Replicate] = []
+        repeats: list[Replicate] = []
+        while True:
+            decision = self.policy.decide(self._evidence(trial, runs, repeats, lines_delta))
+            if decision.action != "measure":
+                break
+            for seed in decision.candidate_seeds:
+                curves = self.runs.curves(champion.id) if self.prune and not runs else ()
+                runs.append(self.runs.measure(program, trial.id, seed, "candidate", curves))
+                ended = self._ended_early(trial, runs, repeats)
+                if ended is not None:
+                    return ended
+            repeats += self.measure_champion(trial.id, decision.champion_seeds)
+            if runs and any(run.score_id != runs[0].score_id for run in repeats):
+                reason = "score-id: its score measures something else than the champion's"
+                trial = replace(trial, replicates=tuple(runs), champion_replicates=tuple(repeats))
+                return measured(replace(trial, status=TrialStatus.REJECTED, reason=reason), runs)
+        sign = -1.0 if self.task.objective.direction == "minimize" else 1.0
+        return measured(
+            replace(
+                trial,
+                status=TrialStatus(decision.action),
+                reason=decision.reason,
+                delta=None if decision.delta is None else sign * decision.delta,
+                confidence=decision.confidence,
+                replicates=tuple(runs),
+                champion_replicates=tuple(repeats),
+                extra_runs=len(runs) - 1 + len(repeats),
+            ),
+            runs,
+        )
+
+    def _evidence(
+        self,
+        trial: Trial,
+        runs: Sequence[Replicate],
+        repeats: Sequence[Replicate],
+        lines_delta: int,
+    ) -> Evidence:
+        champion = self.champion
+        score_id = runs[0].score_id if runs else champion.score_id
+        known = {**self.state.scores_of(champion.id, score_id), **scores(repeats, score_id)}
+        noise = self.state.noise(score_id, [list(known.values())] if repeats else [])
+        return Evidence(
+            candidate=scores(runs, score_id),
+            champion=known,
+            noise=noise or Noise(0.0, 0.0),
+            direction=self.task.objective.direction,
+            lines_delta=lines_delta,
+            turn=trial.id,
+        )
+
+    def _ended_early(
+        self, trial: Trial, runs: list[Replicate], repeats: list[Replicate]
+    ) -> Trial | None:
+        """The trial if its latest run already settles it: a failure, a broken rule, disturbance."""
+        run = runs[-1]
+        trial = replace(trial, replicates=tuple(runs), champion_replicates=tuple(repeats))
+        trial = replace(trial, extra_runs=len(runs) - 1 + len(repeats))
+        if run.failure is not None:
+            status = TrialStatus.REJECTED if run.failure.kind in self.rules else TrialStatus.CRASH
+            reason = f"{run.failure.phase}: {run.failure.kind}: {run.failure.message}"
+            if run.failure.kind == PRUNED:
+                status, reason = TrialStatus.PRUNED, run.failure.message
+            return measured(replace(trial, status=status, reason=reason), runs)
+        if run.disturbed:
+            reason = f"{run.disturbed}, {DISTURBED_RETRIES + 1} times"
+            return measured(replace(trial, status=TrialStatus.NOISY, reason=reason), runs)
+        broken = self.task.broken_constraint(run.metrics, self.state.baseline_metrics)
+        if broken:
+            reason = f"constraint: {broken}"
+            return measured(replace(trial, status=TrialStatus.REJECTED, reason=reason), runs)
+        return None
