@@ -74,29 +74,34 @@ def seal(record: Mapping[str, Any], seq: int, prev: str) -> dict[str, Any]:
     return json.loads(canonical(sealed))
 
 
-def read_chain(data: bytes) -> Chain:
-    """Read a ledger's bytes as far as they can be trusted; never raises."""
-    records: list[dict[str, Any]] = []
+def read_chain(data: bytes, known: Chain | None = None) -> Chain:
+    """Read a ledger's bytes as far as they can be trusted; never raises.
+
+    With `known`, a good beginning of the ledger, `data` is what stands behind its `end`.
+    """
+    records: list[dict[str, Any]] = list(known.records) if known else []
     lines = data.split(b"\n")
     rest = lines.pop()  # behind the last newline; empty if the file ends well
-    at, prev = 0, GENESIS
-    for number, line in enumerate(lines, 1):
+    begin = known.end if known else 0
+    at, prev = begin, known.head if known else GENESIS
+    count = len(records) + len(lines)
+    for number, line in enumerate(lines, len(records) + 1):
         record, wrong = _open_line(line, number - 1, prev)
         if record is None:
-            last = number == len(lines) and not rest
+            last = number == count and not rest
             if last and b"\0" in line:
                 # A machine that lost power can leave a last page of zeros. JSON has none.
-                return Chain(tuple(records), (_torn(number),), at, data[at:])
+                return Chain(tuple(records), (_torn(number),), at, data[at - begin :])
             return Chain(tuple(records), (Problem(number, "damaged", wrong),), at, b"")
         records.append(record)
         prev = record["hash"]
         at += len(line) + 1
     if not rest:
         return Chain(tuple(records), (), at, b"")
-    record, _ = _open_line(rest, len(lines), prev)
+    record, _ = _open_line(rest, len(records), prev)
     if record is not None:
-        return Chain((*records, record), (), len(data), b"", unfinished=True)
-    return Chain(tuple(records), (_torn(len(lines) + 1),), at, rest)
+        return Chain((*records, record), (), begin + len(data), b"", unfinished=True)
+    return Chain(tuple(records), (_torn(len(records) + 1),), at, rest)
 
 
 def _torn(line: int) -> Problem:
@@ -114,12 +119,16 @@ def _open_line(line: bytes, seq: int, prev: str) -> tuple[dict[str, Any] | None,
         return None, "not JSON"
     if not isinstance(record, dict) or any(key not in record for key in RESERVED):
         return None, "not a record of this ledger"
-    unhashed = {key: value for key, value in record.items() if key != "hash"}
     try:
-        good = hashlib.sha256(canonical(unhashed)).hexdigest() == record["hash"]
-        exact = canonical(record) == line
+        # Keys are sorted: one pass over the values gives both, the line and what was hashed.
+        before = canonical({key: value for key, value in record.items() if key < "hash"})[1:-1]
+        after = canonical({key: value for key, value in record.items() if key > "hash"})[1:-1]
+        own = canonical({"hash": record["hash"]})[1:-1]
     except LedgerError:
         return None, "holds a value that is not JSON"
+    unhashed = b"{" + b",".join(filter(None, (before, after))) + b"}"
+    good = hashlib.sha256(unhashed).hexdigest() == record["hash"]
+    exact = b"{" + b",".join(filter(None, (before, own, after))) + b"}" == line
     if not good or not exact:
         return None, "its content does not fit its hash: it was changed"
     if record["prev"] != prev:

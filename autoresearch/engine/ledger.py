@@ -54,16 +54,22 @@ class Ledger:
         self._seq = 0
         self._head = ""
         self._trial_ids: set[int] = set()
+        # What was read and verified so far: the next reading goes on behind it.
+        self._known: Chain = read_chain(b"")
+        self._known_file: tuple[int, int] | None = None
 
     # -- reading ---------------------------------------------------------------------------------
 
     def records(self, kind: str | None = None) -> list[dict[str, Any]]:
         """All records in order, or those of one kind. A torn last line is left out.
 
-        Raises LedgerDamaged if the chain is broken before its end, LedgerUnwritable if the file
-        can't be read.
+        Lines that this object has read before are neither read nor verified again; the records
+        are shared, so don't change them. Raises LedgerDamaged if the chain is broken before its
+        end, LedgerUnwritable if the file can't be read.
         """
-        chain = self._read()
+        chain = self._go_on_reading()
+        if any(problem.fatal for problem in chain.problems):
+            chain = self._read()  # another ledger may stand in its place
         self._refuse_damage(chain)
         return [r for r in chain.records if kind is None or r.get("kind") == kind]
 
@@ -155,14 +161,30 @@ class Ledger:
     # -- the file --------------------------------------------------------------------------------
 
     def _read(self) -> Chain:
+        """The whole file, verified from its first line."""
+        self._known, self._known_file = read_chain(b""), None
+        return self._go_on_reading()
+
+    def _go_on_reading(self) -> Chain:
+        """What is known of the file, and what was appended since."""
         try:
-            return read_chain(self.path.read_bytes())
+            with self.path.open("rb") as file:
+                stat = os.fstat(file.fileno())
+                same = self._known_file == (stat.st_dev, stat.st_ino)
+                known = self._known if same else read_chain(b"")
+                if stat.st_size < known.end:
+                    known = read_chain(b"")
+                file.seek(known.end)
+                chain = read_chain(file.read(), known)
         except FileNotFoundError:
             return read_chain(b"")
         except OSError as error:
             raise LedgerUnwritable(
                 f"can't read {self.path}: {error.strerror or error}", "check its permissions"
             ) from error
+        if not chain.problems and not chain.unfinished:
+            self._known, self._known_file = chain, (stat.st_dev, stat.st_ino)
+        return chain
 
     def _refuse_damage(self, chain: Chain) -> None:
         fatal = [problem for problem in chain.problems if problem.fatal]

@@ -35,15 +35,19 @@ class State:
         """The state after these ledger records."""
         state = cls()
         for record in records:
-            if record.get("kind") == "trial":
-                fields = {name: item for name, item in record.items() if name not in ENVELOPE}
-                state.add(Trial.from_dict(fields))
-            elif record.get("kind") == "champion":
-                state.champion, state.restored = int(record["trial"]), True
-            elif record.get("kind") == "no_proposal":
-                state.proposals += 1
-                state.spend(record.get("cost") or {})
+            state.take(record)
         return state
+
+    def take(self, record: Mapping[str, Any]) -> None:
+        """One more ledger record."""
+        if record.get("kind") == "trial":
+            fields = {name: item for name, item in record.items() if name not in ENVELOPE}
+            self.add(Trial.from_dict(fields))
+        elif record.get("kind") == "champion":
+            self.champion, self.restored = int(record["trial"]), True
+        elif record.get("kind") == "no_proposal":
+            self.proposals += 1
+            self.spend(record.get("cost") or {})
 
     def add(self, trial: Trial) -> None:
         """One more trial; a keep is the new champion."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from autoresearch.engine import chain as chain_module
 from autoresearch.engine import ledger as ledger_module
 from autoresearch.engine.chain import canonical, read_chain, seal
 from autoresearch.engine.errors import LedgerBusy, LedgerDamaged, LedgerError, LedgerUnwritable
@@ -68,6 +69,42 @@ def test_goes_on_in_a_new_process_and_without_a_block(path):
     filled(path, 2)
     assert Ledger(path).append({"kind": "note"})["seq"] == 2
     assert [r["seq"] for r in Ledger(path).records()] == [0, 1, 2]
+
+
+def test_a_second_reading_verifies_only_what_is_new(path, monkeypatch):
+    filled(path, 3)
+    reader = Ledger(path)
+    seen, opened = [], chain_module._open_line
+    monkeypatch.setattr(
+        chain_module, "_open_line", lambda *line: seen.append(line[1]) or opened(*line)
+    )
+    assert len(reader.records()) == 3 and seen == [0, 1, 2]
+    seen.clear()
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"half": ')  # a writer is at it
+    assert len(reader.records()) == 3 and seen == [3]
+    path.write_bytes(whole)
+    Ledger(path).append({"kind": "note"})
+    seen.clear()
+    assert [r["seq"] for r in reader.records()] == [0, 1, 2, 3] and seen == [3]
+    assert reader.verify() == [] and seen[1:] == [0, 1, 2, 3], "verify looks at all of it"
+    path.write_bytes(whole[: whole.index(b"\n") + 1])
+    assert len(reader.records()) == 1, "a file that shrank is read anew"
+    path.unlink()
+    filled(path, 5)
+    assert len(reader.records()) == 5
+    longer = path.read_bytes()
+    path.unlink()
+    path.write_bytes(b"")
+    assert reader.records() == []
+    Ledger(path).append({"kind": "study", "tag": "another"})
+    assert [r["kind"] for r in reader.records()] == ["study"]
+    path.write_bytes(longer)  # another ledger under the same name, in the same file
+    assert len(reader.records()) == 5, "what doesn't fit behind the known is read from the start"
+    path.with_name("other").write_bytes(whole.replace(b'"n":1', b'"n":7'))
+    path.with_name("other").replace(path)
+    with pytest.raises(LedgerDamaged, match="line 2"):
+        reader.records()
 
 
 def test_trials_round_trip_and_are_written_once(path):
