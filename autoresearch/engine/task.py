@@ -25,6 +25,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from autoresearch.engine import globs
 from autoresearch.engine.constraint import Constraint
@@ -35,7 +36,7 @@ Event = Callable[[str, Mapping[str, Any]], None]
 Curve = Sequence[tuple[float, float]]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
     """Frozen, and an unknown key is refused with the nearest known one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -50,11 +51,13 @@ class _Part(BaseModel):
                 near = difflib.get_close_matches(str(key), list(cls.model_fields), 1, 0.5)
                 known = ", ".join(cls.model_fields)
                 hint = f"did you mean {near[0]!r}?" if near else f"known are {known}"
-                raise ValueError(f"unknown key {key!r}; {hint}")
+                # The key goes along: whoever read a file says in which line it stands.
+                facts = {"key": str(key), "hint": hint}
+                raise PydanticCustomError("unknown_key", "unknown key '{key}'; {hint}", facts)
         return data
 
 
-class Artifacts(_Part):
+class Artifacts(Part):
     """The files that may change, as globs relative to the task's folder."""
 
     include: tuple[str, ...] = Field(min_length=1, description="globs of what may change")
@@ -79,7 +82,7 @@ class Artifacts(_Part):
         return globs.may_hold(folder, self.include)
 
 
-class Mutation(_Part):
+class Mutation(Part):
     """How much one trial may change."""
 
     max_files: int = Field(10, ge=1, description="files touched")
@@ -89,18 +92,25 @@ class Mutation(_Part):
     allow_delete: bool = Field(False, description="may artifacts be removed")
 
 
-class Objective(_Part):
+class Objective(Part):
     """The number that decides."""
 
-    metric: str = Field(min_length=1, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    metric: str = Field("score", min_length=1, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     direction: Literal["minimize", "maximize"] = "minimize"
+    target: float | None = Field(None, description="a champion this good ends the study")
 
     def better(self, score: float, than: float) -> bool:
         """Is `score` strictly better? NaN never is."""
         return score < than if self.direction == "minimize" else score > than
 
+    def reached(self, score: float | None) -> bool:
+        """Is `score` as good as the target? Never without one."""
+        if score is None or self.target is None:
+            return False
+        return score == self.target or self.better(score, self.target)
 
-class Deciding(_Part):
+
+class Deciding(Part):
     """Which policy decides, and how sure it must be."""
 
     name: Literal["confirm", "greedy"] = "confirm"
@@ -109,7 +119,7 @@ class Deciding(_Part):
     noise_seeds: int = Field(3, ge=1, le=20, description="baseline runs that measure the noise")
 
 
-class Budget(_Part):
+class Budget(Part):
     """When to stop; None is no limit. What is under way counts."""
 
     trials: int | None = Field(None, ge=1)
@@ -118,7 +128,7 @@ class Budget(_Part):
     tokens: int | None = Field(None, ge=1, description="the proposer's tokens, in and out")
 
 
-class Logging(_Part):
+class Logging(Part):
     """What is kept of a run's output."""
 
     tail_lines: int = Field(50, ge=1, le=1_000, description="last lines handed to the proposer")
@@ -132,7 +142,7 @@ def _constraint(value: Any) -> Any:
 ConstraintText = Annotated[Constraint, BeforeValidator(_constraint), PlainSerializer(str)]
 
 
-class Task(_Part):
+class Task(Part):
     """One thing to optimise. `model_dump(mode="json")` and `parse` are inverse."""
 
     id: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from autoresearch.engine.jail import environment, run_jailed
 from autoresearch.engine.proposers.base import (
     UNKNOWN_COST,
     Proposal,
@@ -32,15 +33,22 @@ from autoresearch.engine.proposers.base import (
     snapshot,
 )
 from autoresearch.engine.proposers.outcome import judge
-from autoresearch.engine.proposers.process import needed_environment, run_program
+from autoresearch.engine.proposers.process import (
+    Finished,
+    needed_environment,
+    run_program,
+)
 from autoresearch.engine.proposers.text import number, said
+from autoresearch.engine.sandbox import Tier
 from autoresearch.engine.trial import Cost, Trial
 
 
 class CommandProposer:
     """Runs `command` (a list, or a string split as a shell would) for every proposal.
 
-    The program sees the common environment variables and those named in `pass_env`.
+    The program sees the common environment variables and those named in `pass_env`. It works in
+    the folder `cwd` of the scratch copy. With a `tier` it is jailed: it can write in the copy
+    alone and read nothing of yours beside it, and it has no network unless `network`.
     """
 
     name = "command"
@@ -51,12 +59,20 @@ class CommandProposer:
         *,
         pass_env: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
+        cwd: str = ".",
+        tier: Tier | None = None,
+        network: bool = False,
     ) -> None:
-        self._argv = _split(command) if isinstance(command, str) else [str(x) for x in command]
+        self._argv = (
+            split_command(command) if isinstance(command, str) else [str(x) for x in command]
+        )
         if not self._argv:
             raise ProposerOptions("proposer command: the command is empty", "give a program")
         self._pass_env = tuple(pass_env)
         self._environ = environ
+        self._cwd = cwd
+        self._tier = tier
+        self._network = network
 
     def propose(self, request: ProposalRequest) -> Proposal:
         """Run the program once. Raises ProposerUnavailable when it can't be started."""
@@ -65,14 +81,8 @@ class CommandProposer:
             program = Path(private) / "program.md"
             program.write_text(request.program, encoding="utf-8")
             try:
-                done = run_program(
-                    self._argv,
-                    cwd=request.folder,
-                    env=needed_environment(self._pass_env, self._environ),
-                    stdin=json.dumps(_message(request, program), ensure_ascii=False).encode(),
-                    seconds=request.seconds,
-                    cancelled=request.cancelled,
-                )
+                stdin = json.dumps(_message(request, program), ensure_ascii=False).encode()
+                done = self._run(request, stdin, Path(private))
             except OSError as error:
                 raise ProposerUnavailable(
                     f"proposer command: {self._argv[0]} can't be started: {error}",
@@ -89,11 +99,36 @@ class CommandProposer:
             name="the command",
         )
 
+    def _run(self, request: ProposalRequest, stdin: bytes, private: Path) -> Finished:
+        cwd = request.folder / self._cwd
+        if self._tier is None:
+            return run_program(
+                self._argv,
+                cwd=cwd,
+                env=needed_environment(self._pass_env, self._environ),
+                stdin=stdin,
+                seconds=request.seconds,
+                cancelled=request.cancelled,
+            )
+        return run_jailed(
+            self._argv,
+            tier=self._tier,
+            cwd=cwd,
+            env=environment(self._pass_env, network=self._network),
+            private=private,
+            writable=[request.folder],
+            network=self._network,
+            stdin=stdin,
+            seconds=request.seconds,
+            cancelled=request.cancelled,
+        )
+
     def observe(self, trial: Trial) -> None:
         """Nothing to do: the history is handed over with every request."""
 
 
-def _split(command: str) -> list[str]:
+def split_command(command: str) -> list[str]:
+    """Its words, as a shell would split them. Raises ValueError for an unclosed quote."""
     if os.name != "nt":
         return shlex.split(command)
     return [part.strip('"') for part in shlex.split(command, posix=False)]

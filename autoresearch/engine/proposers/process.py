@@ -127,11 +127,12 @@ def run_program(
     cancelled: Callable[[], bool] | None = None,
     kept_bytes: int = KEPT_BYTES,
     flood_bytes: int = FLOOD_BYTES,
+    started: Callable[[int], None] | None = None,
 ) -> Finished:
     """Run `argv` with `stdin` fed and closed, until it ends, `seconds` pass or it floods.
 
-    The program is looked up on `env`'s PATH. Raises FileNotFoundError when it is missing and
-    PermissionError when it can't be executed.
+    `started` is told the process id. The program is looked up on `env`'s PATH. Raises
+    FileNotFoundError when it is missing and PermissionError when it can't be executed.
     """
     program = shutil.which(argv[0], path=env.get("PATH"))
     if program is None:
@@ -155,6 +156,8 @@ def run_program(
     readers = [_Reader(process.stdout, kept_bytes), _Reader(process.stderr, kept_bytes)]
     stopped = ""
     try:
+        if started is not None:
+            started(process.pid)
         while process.poll() is None:
             if time.monotonic() - begin > seconds:
                 stopped = "deadline"
