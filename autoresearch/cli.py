@@ -34,6 +34,7 @@ COMMANDS = {
     "show": "one trial: edit, curve, runs, reasons",
     "log": "what a trial's program printed",
     "undo": "bring an earlier champion back",
+    "notes": "your word to whoever proposes, also while a run goes on",
     "verify": "check the ledger, and git against it",
     "export": "the best train.py, and a patch per kept idea",
     "bench": "measure tokens/s and MFU of each backend",

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,16 +21,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from autoresearch.engine.asking import digest_of
 from autoresearch.engine.git import open_repository
 from autoresearch.engine.ledger import Ledger, export_tsv
 from autoresearch.engine.loop import Loop
 from autoresearch.engine.policy import Confirm, Greedy, Policy
+from autoresearch.engine.program import Program
 from autoresearch.engine.proposers import Proposer, find_proposer
+from autoresearch.engine.proposers.digest import Digest
 from autoresearch.engine.sandbox import SandboxUnavailable, Tier, choose
 from autoresearch.engine.state import State
 from autoresearch.engine.task import Deciding, Event, Task
 from autoresearch.engine.trial import Trial, TrialStatus
 from autoresearch.engine.workspace import OWN_FOLDER, Workspace
+from autoresearch.now import Now
 from autoresearch.pretraining import ARTIFACT, RULES, Pretraining, pretraining_task
 from autoresearch.search_space import HINTS, validity
 from prepare.errors import EnvironmentProblem, UsageError
@@ -51,7 +53,6 @@ BRANCH_PREFIX = "autoresearch/"
 LARGE_FILES = ("weights.safetensors", "row_nats.npy")
 # What `[task]` in autoresearch.toml may set; the rest is what pretraining is.
 TASK_KEYS = ("description", "mutation", "constraints", "policy", "budget", "logging")
-NOW_EVERY = 2.0  # seconds between two notes of where a run stands
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class Study:
     ledger: Ledger
     on_event: Event = lambda name, data: None
     _loop: Loop | None = field(default=None, repr=False)
-    _now: dict[str, Any] = field(default_factory=dict, repr=False)
-    _noted_at: float = 0.0
+    _state: State = field(default_factory=State, repr=False)
+    _taken: tuple[int, str] = (0, "")  # records in _state, and the hash of the last one
 
     @classmethod
     def read(cls, folder: Path, options: Options | None = None) -> Study:
@@ -121,7 +122,7 @@ class Study:
             try:
                 yield study
             finally:
-                study._now_file.unlink(missing_ok=True)
+                study._now.clear()
 
     # -- parts -----------------------------------------------------------------------------------
 
@@ -139,13 +140,24 @@ class Study:
 
     @property
     def state(self) -> State:
-        """What the ledger says now."""
-        return State.of(self.ledger.records())
+        """What the ledger says now. Asked again, it takes in only what is new."""
+        records = self.ledger.records()
+        count, head = self._taken
+        if count > len(records) or (count and records[count - 1]["hash"] != head):
+            self._state, count = State(), 0  # another ledger
+        for record in records[count:]:
+            self._state.take(record)
+        self._taken = len(records), str(records[-1]["hash"]) if records else ""
+        return self._state
 
     @property
     def runs(self) -> Path:
         """Where runs leave their logs, weights and curves."""
         return self.root / OWN_FOLDER / "runs" / self.tag
+
+    def digest(self) -> Digest:
+        """What proposers are told of the past."""
+        return digest_of(self.task, self.ledger, self.state.champion)
 
     def run_folder(self, trial_id: int) -> Path:
         """Where the runs of one trial are."""
@@ -178,7 +190,6 @@ class Study:
             sandbox=sandbox,
             warm_from=self._champion_file,
         )
-        program = self.root / PROGRAM_NAME
         return Loop(
             self.task,
             self.workspace,
@@ -187,7 +198,7 @@ class Study:
             policy_of(self.task.policy),
             runs=self.runs,
             rules=RULES,
-            program=program.read_text(encoding="utf-8") if program.is_file() else "",
+            program=lambda: Program.read(self.root / PROGRAM_NAME),
             first_seed=self.settings.seed,
             on_event=self._event,
             large_files=LARGE_FILES,
@@ -201,40 +212,23 @@ class Study:
         return self.root / OWN_FOLDER / f"champion-{self.tag}.py"
 
     @property
-    def _now_file(self) -> Path:
+    def now_file(self) -> Path:
+        """Where the running loop says what it is at; see `autoresearch.now`."""
         return self.root / OWN_FOLDER / "now.json"
 
-    def now(self) -> dict[str, Any]:
-        """What the running loop does at this moment; {} when none says."""
-        try:
-            found = json.loads(self._now_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+    @cached_property
+    def _now(self) -> Now:
+        return Now(self.now_file)
 
     def _event(self, name: str, data: Mapping[str, Any]) -> None:
-        self._note_now(name, data)
+        self._now.take(name, data)
         if name == "decided":
             self._after_decision()
         self.on_event(name, data)
 
-    def _note_now(self, name: str, data: Mapping[str, Any]) -> None:
-        """Keep `now.json` for `status`. Nothing depends on it, so a full disk is no error here."""
-        if name == "proposing":
-            self._now = {"phase": f"asking {data['proposer']} for an edit"}
-        elif name in ("trial", "run", "phase", "progress"):
-            self._now.update({key: item for key, item in data.items() if _is_plain(item)})
-        else:
-            return
-        if name == "progress" and time.monotonic() - self._noted_at < NOW_EVERY:
-            return
-        self._noted_at = time.monotonic()
-        with contextlib.suppress(OSError):
-            write_text(self._now_file, json.dumps(self._now))
-
     def _after_decision(self) -> None:
         """Derive what others read: upstream's table, and the champion's train.py."""
-        write_text(self.root / TSV_NAME, export_tsv(self.ledger.trials()))
+        write_text(self.root / TSV_NAME, export_tsv(self.state.trials.values()))
         source = self.workspace.read(self.workspace.champion_commit, ARTIFACT)
         write_text(self._champion_file, source.decode("utf-8", "replace"))
 
@@ -352,10 +346,6 @@ def _version() -> str:
         return metadata.version("autoresearch")
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, (str, int, float, bool)) or value is None
 
 
 def _utc() -> str:

@@ -36,6 +36,7 @@ def look(study: Study) -> dict[str, Any]:
     """The facts, as JSON values."""
     from autoresearch.commands.run import status_counts
     from autoresearch.engine.holder import Holder
+    from autoresearch.now import read_now
 
     state = study.state
     champion = None if state.champion is None else state.trials[state.champion]
@@ -55,7 +56,7 @@ def look(study: Study) -> dict[str, Any]:
         "dollars": state.dollars,
         "tokens": state.tokens,
         "running": None if running is None else str(running),
-        "now": study.now() if running is not None else {},
+        "now": read_now(study.now_file) if running is not None else {},
     }
 
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoresearch.engine.ledger import Ledger
 from autoresearch.engine.proposers.base import Proposal, ProposalRequest, Proposer
-from autoresearch.engine.task import Budget
+from autoresearch.engine.proposers.digest import Digest
+from autoresearch.engine.task import Budget, Task
 from autoresearch.engine.trial import Failure
 
 if TYPE_CHECKING:
@@ -33,13 +35,15 @@ class Asker:
 
     def __call__(self, scratch: Path, failure: Failure | None, attempt: int) -> Proposal:
         loop, dollars = self.loop, self.budget.dollars
+        program = loop.program()
         loop.say("proposing", {"proposer": self.proposer.name, "attempt": attempt})
         proposal = self.proposer.propose(
             ProposalRequest(
                 folder=scratch,
                 artifacts=loop.task.artifacts.include,
-                program=loop.program,
-                digest=loop.digest(),
+                program=program.text,
+                notes=program.notes,
+                digest=digest_of(loop.task, loop.ledger, loop.state.champion),
                 seconds=PROPOSAL_SECONDS,
                 attempt=attempt,
                 failure=failure,
@@ -49,3 +53,10 @@ class Asker:
             )
         )
         return replace(proposal, details={**proposal.details, "proposer": self.proposer.name})
+
+
+def digest_of(task: Task, ledger: Ledger, champion: int | None) -> Digest:
+    """What a proposer is told of the past; `champion` is the trial that is champion now."""
+    metric, direction = task.objective.metric, task.objective.direction
+    records = ledger.records()
+    return Digest.from_records(records, metric=metric, direction=direction, champion=champion)

@@ -26,8 +26,8 @@ from autoresearch.engine.judging import Judge
 from autoresearch.engine.ledger import Ledger
 from autoresearch.engine.measuring import Runs, add_costs
 from autoresearch.engine.policy import Policy
+from autoresearch.engine.program import Program
 from autoresearch.engine.proposers.base import EXHAUSTED, Proposal, Proposer
-from autoresearch.engine.proposers.digest import Digest
 from autoresearch.engine.proposers.process import end_orphans
 from autoresearch.engine.state import BASELINE, State
 from autoresearch.engine.task import Budget, Event, Measure, Task
@@ -45,10 +45,10 @@ class Loop:
     """One study: its state, and the steps that move it.
 
     rules: kinds of failure that mean a broken rule (`rejected`) rather than a broken program
-    (`crash`). program: what the human wrote for the proposer. first_seed: seeds are this and
-    the numbers after it, the same for champion and candidates. large_files: globs of what a run
-    leaves that is worth its disk for a champion only. prune: stop a candidate's first run when it
-    can't catch up with the champion any more.
+    (`crash`). program: what the human wants and notes, asked for anew before every proposal.
+    first_seed: seeds are this and the numbers after it, the same for champion and candidates.
+    large_files: globs of what a run leaves that is worth its disk for a champion only. prune: stop
+    a candidate's first run when it can't catch up with the champion any more.
     """
 
     task: Task
@@ -58,7 +58,7 @@ class Loop:
     policy: Policy
     runs: Path
     rules: frozenset[str] = frozenset()
-    program: str = ""
+    program: Callable[[], Program] = Program
     first_seed: int = 0
     on_event: Event = lambda name, data: None
     clock: Callable[[], float] = time.monotonic
@@ -140,7 +140,7 @@ class Loop:
             return self.state.trials[BASELINE]
         started = _now()
         self.say("trial", {"id": BASELINE, "description": "baseline"})
-        trial = replace(self._judge.baseline(), started_at=started)
+        trial = replace(self._judge.baseline(), started_at=started, finished_at=_now())
         self._record(trial)
         return trial
 
@@ -157,17 +157,13 @@ class Loop:
                 f"`autoresearch undo {champion.id}` brings the champion back",
             )
 
-    def digest(self) -> Digest:
-        """What a proposer is told of the past."""
-        objective = self.task.objective
-        records = self.ledger.records()
-        return Digest.from_records(records, metric=objective.metric, direction=objective.direction)
-
     # Driving ---------------------------------------------------------------------------------
 
     def run(self, proposer: Proposer, budget: Budget) -> str:
         """Trial after trial until the budget is spent or `stop_asked`. Returns why it ended."""
         began, trials_before = self.clock(), self.state.next_id
+        limits = budget.model_dump(exclude_none=True)
+        self.say("begin", {"limits": limits, "trials_before": trials_before})
         self.baseline()
         for trial in self.state.trials.values():
             proposer.observe(trial)

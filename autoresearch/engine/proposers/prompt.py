@@ -37,7 +37,8 @@ def instructions(request: ProposalRequest, task: str = _AGENT) -> str:
     if len(program) > PROGRAM_CHARS:
         program = program[:PROGRAM_CHARS] + "\n[cut here: program.md goes on]"
     if program:
-        parts.append("# The human's program (program.md)\n\n" + program)
+        # The copy in the folder is the commit's.
+        parts.append("# The human's program (program.md as it is now)\n\n" + program)
     if request.notes.strip():
         parts.append(
             "# The human's notes, which win over everything else\n\n"

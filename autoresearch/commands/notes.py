@@ -1,0 +1,101 @@
+"""`autoresearch notes`: the human's word in program.md, and what proposers are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from autoresearch.options import NearChoice, json_option, workspace_option
+
+if TYPE_CHECKING:
+    from autoresearch.console import Output
+
+
+@click.command("notes")
+@click.argument("action", required=False, type=NearChoice("action", ("add", "edit")))
+@click.argument("words", nargs=-1, metavar="[NOTE]")
+@click.option("--digest", is_flag=True, help="What proposers are told of the past, word for word.")
+@workspace_option
+@json_option
+def command(
+    action: str | None, words: tuple[str, ...], digest: bool, folder: Path, json_mode: bool
+) -> None:
+    """Your notes to whoever proposes. They win over everything else that is said there.
+
+    \b
+      autoresearch notes                  print them
+      autoresearch notes add "NOTE"       add one, with today's date
+      autoresearch notes edit             open program.md in $EDITOR
+      autoresearch notes --digest         print what proposers are told of the past
+
+    Notes are the section `## Notes` of program.md, so any editor will do. They may change while a
+    run goes on: the next proposal reads them anew. Coding agents, `api` and `command` are given
+    them; `search` reads no text.
+    """
+    from autoresearch.console import Output
+    from autoresearch.study import PROGRAM_NAME
+    from prepare.settings import Settings
+
+    out = Output(json_mode)
+    check(action, words, digest)
+    Settings.load(folder)  # a folder that is no workspace is told so
+    if digest:
+        show_digest(out, folder)
+        return
+    path = folder / PROGRAM_NAME
+    if action == "add":
+        add(out, path, " ".join(words))
+    elif action == "edit":
+        edit(path)
+    show(out, path, said=action == "add")
+
+
+def check(action: str | None, words: tuple[str, ...], digest: bool) -> None:
+    """Refuse what goes together badly. Raises UsageError."""
+    if digest and action is not None:
+        raise click.UsageError(f"--digest prints something else: leave {action!r} out")
+    if action == "edit" and words:
+        raise click.UsageError('edit takes no text; `notes add "..."` does')
+    if action == "add" and not words:
+        raise click.UsageError('what is the note? Write `notes add "..."`')
+
+
+def add(out: Output, path: Path, note: str) -> None:
+    """One more note. Raises EmptyNote."""
+    import datetime
+
+    from autoresearch.engine.program import add_note
+
+    out.say(add_note(path, note, datetime.date.today()))
+
+
+def edit(path: Path) -> None:
+    """Open the file, with a section to write in."""
+    from autoresearch.engine.program import begin_notes
+
+    begin_notes(path)
+    click.edit(filename=str(path))
+
+
+def show(out: Output, path: Path, said: bool) -> None:
+    """The notes; nothing more when `said`, unless a program asks."""
+    from autoresearch.engine.program import Program
+
+    notes = Program.read(path).notes
+    if not said:
+        out.say(notes or "no notes yet")
+    then = [] if notes else ['autoresearch notes add "leave the optimizer alone"']
+    out.result({"notes": notes, "path": str(path)}, then=then)
+
+
+def show_digest(out: Output, folder: Path) -> None:
+    """The digest as a prompt has it, or as JSON the form that `command` is given too."""
+    from autoresearch.study import Study
+
+    digest = Study.read(folder).digest()
+    if out.json_mode:
+        out.result({"markdown": digest.markdown(), "history": digest.to_dict()})
+    else:
+        click.echo(digest.markdown(), nl=False)
