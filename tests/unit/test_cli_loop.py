@@ -341,6 +341,23 @@ def test_verify_names_what_does_not_fit(studied: Path, capsys) -> None:
     assert code == 3 and "ledger" in out
 
 
+def test_verify_measures_the_gain_again_on_fresh_seeds(studied: Path, capsys) -> None:
+    champion = Study.read(studied).state.champion
+    code, out, err = run(capsys, "verify", "--fresh-seeds", "3")
+    assert code == 0 and "git agrees" in out, err
+    assert "1000000" in out and f"trial {champion} is better" in out and "3 of 3 seeds" in out
+    code, out, _ = run(capsys, "verify", "--fresh-seeds", "2", "--json")
+    found = json.loads(out.splitlines()[-1])["recheck"]
+    assert found["seeds"] == [1_000_003, 1_000_004], "others than before"
+    assert found["gain"] == pytest.approx(0.03, abs=1e-3)
+    assert len(Ledger(studied / "results.jsonl").records("recheck")) == 2
+    assert run(capsys, "verify")[0] == 0
+    assert run(capsys, "verify", "--fresh-seeds", "1")[0] == 2
+    assert run(capsys, "undo", "0")[0] == 0
+    code, _, err = run(capsys, "verify", "--fresh-seeds", "2")
+    assert code == 2 and "no gain to measure again" in err
+
+
 def test_export_can_be_applied_elsewhere(studied: Path, capsys, tmp_path: Path) -> None:
     code, out, _ = run(capsys, "export", "--to", tmp_path / "out", "--json")
     document = json.loads(out)
