@@ -37,6 +37,7 @@ COMMANDS = {
     "notes": "your word to whoever proposes, also while a run goes on",
     "verify": "check the ledger, and git against it",
     "export": "the best train.py, and a patch per kept idea",
+    "task": "the same for any artifact with a score, by a task file",
     "bench": "measure tokens/s and MFU of each backend",
 }
 

@@ -24,7 +24,7 @@ from autoresearch.engine.proposers.process import (
 from autoresearch.engine.sandbox import Limits, Tier
 
 # Variables of the user's that name their own folders, or may hold a password of a proxy.
-_PERSONAL = frozenset("HOME USER LOGNAME SHELL TMPDIR TEMP TMP USERPROFILE".split())
+_PERSONAL = frozenset(["HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TEMP", "TMP", "USERPROFILE"])
 _PERSONAL |= {"APPDATA", "LOCALAPPDATA"}
 # A jail begins in a folder of its own choice.
 _ENTER = "import os, sys; os.chdir(sys.argv[1]); os.execvp(sys.argv[2], sys.argv[2:])"

@@ -22,6 +22,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -90,6 +91,12 @@ class Mutation(Part):
     max_bytes: int = Field(1_000_000, ge=1, description="bytes of the changed files together")
     allow_new_files: bool = Field(False, description="may artifacts be added")
     allow_delete: bool = Field(False, description="may artifacts be removed")
+    refuse_known: bool = Field(
+        True,
+        description="refuse edits that mean nothing and programs that were tried before; when "
+        "false they are measured like any other, which shows how often a policy keeps what does "
+        "nothing",
+    )
 
 
 class Objective(Part):
@@ -139,7 +146,12 @@ def _constraint(value: Any) -> Any:
     return Constraint.parse(value) if isinstance(value, str) else value
 
 
-ConstraintText = Annotated[Constraint, BeforeValidator(_constraint), PlainSerializer(str)]
+ConstraintText = Annotated[
+    Constraint,
+    BeforeValidator(_constraint),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string"}),
+]
 
 
 class Task(Part):

@@ -1,0 +1,249 @@
+"""`autoresearch task`: any artifact with a score, by a task file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autoresearch.options import json_option, near, sandbox_option
+
+if TYPE_CHECKING:
+    from autoresearch.console import Output
+    from autoresearch.taskfile.check import CheckReport
+    from autoresearch.taskfile.study import TaskStudy
+
+FILE = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+NO_EDIT = 5
+
+
+class TaskCommands(click.Group):
+    """Answers a mistyped subcommand with what comes close."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            raise click.UsageError(f"no command task {args[0]!r}.{near(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group("task", cls=TaskCommands)
+def command() -> None:
+    """Optimise any artifact that has a score: a prompt, a skill, a configuration, small code.
+
+    A task file (YAML) says which files may change and by how much, who proposes edits, how to run
+    and to score, and in which direction. The rest is as for pretraining: the baseline first, its
+    noise, each proposal measured, kept or dropped, and recorded.
+
+    \b
+    First time here:
+      autoresearch task new my-task           a task that runs, to make your own
+      autoresearch task check my-task         is it sound, how long, how noisy
+      autoresearch task run my-task           until its budget is spent
+      autoresearch results --dir my-task      every trial; show, status, verify too
+
+    FILE is a task file, or a folder that holds a task.yaml. Records lie in work/ beside it. Your
+    own files change on a keep alone, and the artifacts alone.
+    """
+
+
+@command.command("run")
+@FILE
+@click.option("--once", is_flag=True, help="One proposal; the exit code says what became of it.")
+@click.option("--trials", type=click.IntRange(min=1), help="Stop after this many trials.")
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="Stop after this time.")
+@sandbox_option
+@json_option
+@click.pass_context
+def run(
+    ctx: click.Context,
+    file: Path,
+    once: bool,
+    trials: int | None,
+    hours: float | None,
+    sandbox: str,
+    json_mode: bool,
+) -> None:
+    """Propose, run, score, keep or drop, until the task's budget is spent.
+
+    The first run measures the files as they are: the baseline, and the noise. A run that was ended
+    in any way goes on where it stopped. Ctrl-C once ends after the trial under way, twice at once.
+
+    \b
+    Exit codes of --once:
+      0   keep       the artifacts have changed
+      5   crash      it failed, or there was no proposal
+      10  discard    not better
+      11  rejected   it broke a rule, or repeats an earlier try
+    """
+    from autoresearch.commands.run import stopping
+    from autoresearch.console import Output
+    from autoresearch.narration import narrated
+    from autoresearch.taskfile.study import TaskStudy
+
+    if once and trials is not None:
+        raise click.UsageError("--once is one trial: leave --trials out")
+    out = Output(json_mode)
+    with narrated(out) as on_event, TaskStudy.write(task_file(file), sandbox, on_event) as study:
+        budget = _budget(study, 1 if once else trials, hours)
+        before = study.loop.state.next_id
+        proposer = study.mutator()
+        with stopping(study.loop, out):
+            reason = study.loop.run(proposer, budget)
+    show_end(out, file, study, reason)
+    if once:
+        ctx.exit(_exit_code(study, before))
+
+
+def _budget(study: TaskStudy, trials: int | None, hours: float | None) -> Any:
+    """The task's, with what was asked for this time. Raises UsageError where there is no end."""
+    from autoresearch.engine.task import Budget
+
+    given = {"trials": trials, "hours": hours}
+    asked = {name: item for name, item in given.items() if item is not None}
+    return Budget.model_validate({**study.task.budget.model_dump(), **asked})
+
+
+def _exit_code(study: TaskStudy, before: int) -> int:
+    from autoresearch.commands.trial import EXIT_CODES
+
+    last = study.state.next_id - 1
+    if last < max(before, 1):
+        return NO_EDIT
+    return EXIT_CODES[str(study.state.trials[last].status)]
+
+
+def show_end(out: Output, file: Path, study: TaskStudy, reason: str) -> None:
+    """Why it ended, what was kept, and what to do next."""
+    from autoresearch.commands.run import status_counts
+    from autoresearch.narration import show_kept
+    from autoresearch.study import lineage
+
+    state = study.state
+    kept = lineage(state)
+    counts = status_counts(study)  # type: ignore[arg-type]
+    out.say()
+    out.say(f"Ended: {reason}. " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+    show_kept(out, study.task.objective.metric, kept)
+    for trial_id, record in study.holdouts().items():
+        if any(trial.id == trial_id for trial in kept):
+            out.say(f"held-out score of trial {trial_id}: {holdout_words(record)}")
+    out.result(
+        {
+            "reason": reason,
+            "tag": study.tag,
+            "counts": counts,
+            "champion": state.champion,
+            "kept": [trial.to_dict() for trial in kept],
+            "holdout": {str(key): record["run"] for key, record in study.holdouts().items()},
+        },
+        then=[
+            f"autoresearch results --dir {study.place.folder}    every trial",
+            f"autoresearch task run {file}    go on",
+        ],
+    )
+
+
+def holdout_words(record: dict[str, Any]) -> str:
+    """A held-out score, or why there is none."""
+    run = record["run"]
+    if run["failure"] is not None:
+        return f"none: {run['failure']['kind']}: {run['failure']['message']}"
+    return format(run["score"], ".6f")
+
+
+@command.command("check")
+@FILE
+@sandbox_option
+@json_option
+@click.pass_context
+def check(ctx: click.Context, file: Path, sandbox: str, json_mode: bool) -> None:
+    """Validate a task, and measure its program twice: noise, time, and what the sandbox hides.
+
+    No study begins, nothing is proposed, and no file of yours changes. Exit code 5 when the
+    program or its scorer fails.
+    """
+    from autoresearch.console import Output
+    from autoresearch.taskfile import check as checking
+    from autoresearch.taskfile.model import load
+
+    out = Output(json_mode)
+    file = task_file(file)
+    report = checking.check(file, sandbox)
+    show_check(out, report, load(file).objective.metric)
+    then = [f"autoresearch task run {file}"] if report.ok else ["mend what is named, check again"]
+    out.result(report.to_dict(), then=then)
+    if not report.ok:
+        ctx.exit(NO_EDIT)
+
+
+def show_check(out: Output, report: CheckReport, metric: str) -> None:
+    """The report for people."""
+    rows = [
+        ("may change", _names(report.artifacts)),
+        ("beside them", _names(report.beside)),
+        *[(f"the {role}'s", f"{_names(files)}  (hidden)") for role, files in report.hidden.items()],
+        ("proposer", report.mutator),
+        (metric, ", ".join(f"{score:.6g}" for score in report.scores) or "none"),
+    ]
+    if report.noise is not None:
+        exact = "none: two runs agree exactly, so one run of a candidate will do"
+        noisy = f"standard deviation {report.noise:.2g} of one run, by two runs"
+        rows.append(("noise", noisy if report.noise else exact))
+    seconds = f"{report.seconds:.2f} s"
+    rows += [("one run", seconds), ("sandbox", report.tier)]
+    out.facts(rows)
+    out.say("  it stops")
+    for item in report.stops:
+        out.say(f"    {item}")
+    out.say("  it does not stop")
+    for item in report.does_not_stop:
+        out.say(f"    {item}")
+    for run in report.runs:
+        if run.failure is not None:
+            failure = run.failure
+            out.say(f"failed: {failure.phase}: {failure.kind}: {failure.message}", style="red")
+            out.say(failure.log_tail)
+            break
+    if report.broken_constraint:
+        out.say(f"the program as it stands breaks {report.broken_constraint}", style="red")
+
+
+def _names(paths: tuple[str, ...]) -> str:
+    more = f" and {len(paths) - 8} more" if len(paths) > 8 else ""
+    return (", ".join(paths[:8]) + more) or "none"
+
+
+@command.command("new")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="NAME")
+@json_option
+def new(folder: Path, json_mode: bool) -> None:
+    """Make a small task that runs, in a new folder NAME, to be made your own."""
+    from autoresearch.console import Output
+    from autoresearch.taskfile.scaffold import make_task
+
+    out = Output(json_mode)
+    files = make_task(folder)
+    out.heading(f"Made {folder}")
+    for name in files:
+        out.say(f"  {name}")
+    then = [f"autoresearch task check {folder}", f"autoresearch task run {folder}"]
+    out.result({"folder": str(folder), "files": files}, then=then)
+
+
+@command.command("schema")
+@json_option
+def schema(json_mode: bool) -> None:
+    """Print the JSON Schema of a task file, for editors and programs."""
+    from autoresearch.taskfile.model import schema as text
+
+    click.echo(text())
+
+
+def task_file(given: Path) -> Path:
+    """The task file that is meant: a folder means the task.yaml in it."""
+    from autoresearch.taskfile.study import FILE_NAME
+
+    return given / FILE_NAME if given.is_dir() else given

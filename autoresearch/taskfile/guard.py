@@ -1,0 +1,76 @@
+"""The files that judge: held in memory, laid out afresh for every scoring, watched for tampering.
+
+guard = Guard.of(place, task)
+guard.lay_out("scorer", folder)     # this is what runs; what lies on disk is not
+guard.tampered()                    # what changed on disk since it was last asked, or ""
+"""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autoresearch.engine.errors import TaskError
+from autoresearch.taskfile.files import Place, digest, fingerprint, read_files, write_files
+from autoresearch.taskfile.model import TaskFile
+
+MAX_BYTES = 200_000_000
+
+
+@dataclass
+class Guard:
+    """The scorer's files by role ("scorer", "holdout"), as they were when the study was opened."""
+
+    place: Place
+    files: dict[str, dict[str, bytes]]
+    modes: dict[str, int]
+    digests: dict[str, str] = field(default_factory=dict)  # of each role's files, by content
+    _prints: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, place: Place, task: TaskFile) -> Guard:
+        """Read them. Raises TaskError."""
+        judging = place.judging(task)
+        files = {role: read_files(place.folder, paths) for role, paths in judging.items()}
+        total = sum(len(data) for held in files.values() for data in held.values())
+        if total > MAX_BYTES:
+            raise TaskError(
+                f"the scorer's files have {total / 1e6:,.0f} MB; {MAX_BYTES / 1e6:,.0f} MB are the "
+                "most, as they are held in memory",
+                "let it read a smaller sample",
+            )
+        modes = {
+            path: 0o555 if (place.folder / path).stat().st_mode & stat.S_IXUSR else 0o444
+            for held in files.values()
+            for path in held
+        }
+        guard = cls(place, files, modes)
+        guard._prints = guard._now()
+        for role, held in files.items():
+            guard.digests[role] = digest({path: guard._prints[path] for path in held})
+        return guard
+
+    def lay_out(self, role: str, folder: Path) -> dict[str, str]:
+        """Put a role's files into a new folder; their fingerprint, for `intact`."""
+        folder.mkdir(parents=True)
+        write_files(folder, self.files[role], self.modes)
+        return fingerprint(folder, self.files[role])
+
+    def intact(self, prints: dict[str, str], folder: Path) -> bool:
+        """Is what was laid out still as it was?"""
+        return fingerprint(folder, prints) == prints
+
+    def tampered(self) -> str:
+        """What changed on disk since this was last asked, in words; "" if nothing.
+
+        Scoring goes on with what is in memory.
+        """
+        now = self._now()
+        changed = sorted(path for path in now if now[path] != self._prints[path])
+        self._prints = now
+        return ", ".join(changed)
+
+    def _now(self) -> dict[str, str]:
+        paths = {path for held in self.files.values() for path in held} | {self.place.file.name}
+        return fingerprint(self.place.folder, sorted(paths))

@@ -1,0 +1,306 @@
+"""Runner and scorer, jailed: the Measure of a task file.
+
+    measure = CommandMeasure(task, guard, tier, score_id)
+    replicate = measure(MeasureRequest(folder, seed, run_dir))
+
+The runner works in a fresh copy of the candidate. The scorer works in a folder that holds its own
+files alone, laid out afresh each time: no file of a candidate can be imported by it, and nothing
+that a candidate writes there lasts. It reads the candidate and what the runner left.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from autoresearch.engine.errors import Rejected
+from autoresearch.engine.jail import environment, run_jailed
+from autoresearch.engine.proposers.process import Finished
+from autoresearch.engine.proposers.text import last_lines
+from autoresearch.engine.sandbox import Tier
+from autoresearch.engine.task import MeasureRequest
+from autoresearch.engine.trial import Failure, Replicate
+from autoresearch.taskfile.files import fingerprint
+from autoresearch.taskfile.guard import Guard
+from autoresearch.taskfile.model import Program, Scorer, TaskFile
+from autoresearch.taskfile.score import PHASE, Scored, read_score
+
+TAMPERED = "tampered"
+# Kinds of failure that mean a broken rule, not a broken program.
+RULES = frozenset({TAMPERED})
+LOG_NAME = "run.log"
+
+
+class _Failed(Exception):
+    """Ends a measurement. Never leaves this module."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+@dataclass
+class CommandMeasure:
+    """Measures candidates of one task. `score_id` names all that a score depends on beside them."""
+
+    task: TaskFile
+    guard: Guard
+    tier: Tier
+    score_id: str
+    role: str = "scorer"  # or "holdout"
+    # Repeats of the first run agreed exactly: one scoring says it all.
+    deterministic: bool = False
+
+    def __call__(self, request: MeasureRequest) -> Replicate:
+        """Run and score `request.folder` once; never raises for what it or the scorer does."""
+        began, seconds = time.monotonic(), dict[str, float]()
+        request.run_dir.mkdir(parents=True)
+        failure: Failure | None = None
+        scored = Scored(0.0)
+        try:
+            scored = self._measure(request, seconds)
+        except _Failed as failed:
+            failure = failed.failure
+        seconds["total"] = time.monotonic() - began
+        details = {"tier": self.tier.name, "run_dir": str(request.run_dir)}
+        if failure is not None:
+            return Replicate(request.seed, None, seconds=seconds, failure=failure, details=details)
+        times = {f"{phase}_seconds": value for phase, value in seconds.items() if phase != "total"}
+        metrics = {**times, **scored.metrics, self.task.objective.metric: scored.score}
+        return Replicate(
+            request.seed,
+            scored.score,
+            metrics=metrics,
+            seconds=seconds,
+            score_id=self.score_id,
+            details={**details, "deterministic": self.deterministic},
+        )
+
+    @property
+    def _scorer(self) -> Scorer:
+        if self.role == "holdout" and self.task.holdout is not None:
+            return self.task.holdout
+        return self.task.scorer
+
+    def _measure(self, request: MeasureRequest, seconds: dict[str, float]) -> Scored:
+        """Raises _Failed."""
+        self._refuse_tampering("while the candidate was made")
+        before = _prints(request.folder)
+        found: Scored | _Failed
+        try:
+            found = self._run_and_score(request, seconds)
+        except _Failed as failed:
+            found = failed
+        # Tampering is told whatever else went wrong: it may be why.
+        self._refuse_tampering("while the candidate ran")
+        if _prints(request.folder) != before:
+            raise _Failed(Failure("runner", TAMPERED, "the candidate's own files changed"))
+        _leave_new_files(request.run_dir / "output", request.folder, self._most_bytes)
+        if isinstance(found, _Failed):
+            raise found
+        return found
+
+    def _run_and_score(self, request: MeasureRequest, seconds: dict[str, float]) -> Scored:
+        words = {"program": str(request.folder), "seed": str(request.seed)}
+        if self.task.runner is not None:
+            output = request.run_dir / "output"
+            request.on_event("phase", {"phase": "running"})
+            with _timed(seconds, "runner"):
+                self._run(request, output, {**words, "program": str(output)})
+            words["output"] = str(output)
+        request.on_event("phase", {"phase": "scoring"})
+        with _timed(seconds, "scorer"):
+            return self._score(request, words)
+
+    # -- the runner ------------------------------------------------------------------------------
+
+    def _run(self, request: MeasureRequest, output: Path, words: Mapping[str, str]) -> None:
+        """Run it in a copy of the candidate until it succeeds or its retries are used up."""
+        runner = self.task.runner
+        assert runner is not None
+        for attempt in range(runner.retries + 1):
+            shutil.rmtree(output, ignore_errors=True)
+            shutil.copytree(
+                request.folder, output, symlinks=True, ignore=shutil.ignore_patterns(".git")
+            )
+            try:
+                done = self._program(runner, output, request, words, writable=[output])
+                failure = self._runner_failure(done, runner.timeout_seconds)
+            except OSError as error:
+                failure = Failure("runner", "missing", str(error))
+            if failure is None:
+                return
+            if attempt < runner.retries:
+                text = f"the runner failed, attempt {attempt + 2} follows: {failure.message}"
+                request.on_event("warning", {"message": text})
+        assert failure is not None
+        raise _Failed(failure)
+
+    def _runner_failure(self, done: Finished, limit: float) -> Failure | None:
+        if done.stopped == "deadline":
+            kind, message = "timeout", f"it was not done after {limit:g} s"
+        elif done.stopped:
+            kind, message = "flood", "it printed without end"
+        elif done.returncode < 0:
+            kind, message = "killed", f"it died of signal {-done.returncode}"
+        elif done.returncode:
+            kind, message = "exit_code", f"it exited with status {done.returncode}"
+        else:
+            return None
+        return Failure("runner", kind, message, self._tail(done))
+
+    # -- the scorer ------------------------------------------------------------------------------
+
+    def _score(self, request: MeasureRequest, words: Mapping[str, str]) -> Scored:
+        """Score as often as asked, or once where that is known to agree exactly."""
+        asked = 1 if self.deterministic else self._scorer.repeats
+        found = [self._score_once(request, words, at) for at in range(asked)]
+        if asked > 1 and all(item == found[0] for item in found):
+            self.deterministic = True
+        names = {name for item in found for name in item.metrics}
+        return Scored(
+            statistics.fmean(item.score for item in found),
+            {
+                name: statistics.fmean(i.metrics[name] for i in found if name in i.metrics)
+                for name in sorted(names)
+            },
+        )
+
+    def _score_once(self, request: MeasureRequest, words: Mapping[str, str], at: int) -> Scored:
+        folder = request.run_dir / f"{self.role}-{at}"
+        prints = self.guard.lay_out(self.role, folder)
+        readable = [request.folder]
+        readable += [Path(words["output"])] if "output" in words else []
+        try:
+            done = self._program(
+                self._scorer, folder, request, words, writable=[folder], readable=readable
+            )
+        except OSError as error:
+            raise _Failed(Failure(PHASE, "missing", str(error))) from error
+        if not self.guard.intact(prints, folder):
+            raise _Failed(Failure(PHASE, TAMPERED, "the scorer's files changed while it scored"))
+        shutil.rmtree(folder, ignore_errors=True)
+        found = read_score(self._scorer, done)
+        if isinstance(found, Failure):
+            raise _Failed(replace(found, log_tail=self._tail(done)))
+        return found
+
+    # -- both ------------------------------------------------------------------------------------
+
+    def _program(
+        self,
+        program: Program,
+        cwd: Path,
+        request: MeasureRequest,
+        words: Mapping[str, str],
+        *,
+        writable: list[Path],
+        readable: list[Path] | None = None,
+    ) -> Finished:
+        """Run one command, jailed, and log what it printed. Raises OSError if it can't start."""
+        argv = [_filled(word, words) for word in program.command]
+        known = {f"AUTORESEARCH_{name.upper()}": value for name, value in words.items()}
+        private = request.run_dir / "private"
+        try:
+            done = run_jailed(
+                argv,
+                tier=self.tier,
+                cwd=cwd,
+                env=environment(program.pass_env, {**known, **program.env}, program.network),
+                private=private,
+                readable=readable or [],
+                writable=writable,
+                network=program.network,
+                seconds=program.timeout_seconds,
+                kept_bytes=min(self._most_bytes, 1_000_000),
+            )
+        finally:
+            shutil.rmtree(private, ignore_errors=True)
+        log = request.run_dir / LOG_NAME
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"$ {' '.join(argv)}\n{done.stdout}{done.stderr}\n")
+        return done
+
+    def _refuse_tampering(self, when: str) -> None:
+        changed = self.guard.tampered()
+        if changed:
+            message = (
+                f"{changed} changed on disk {when}; scoring goes on with what it was: if the "
+                "change is yours, start again"
+            )
+            raise _Failed(Failure(PHASE, TAMPERED, message))
+
+    @property
+    def _most_bytes(self) -> int:
+        return self.task.logging.max_bytes
+
+    def _tail(self, done: Finished) -> str:
+        return last_lines(done.tail, self.task.logging.tail_lines)
+
+
+class _timed:
+    """Adds the seconds of a block to a table."""
+
+    def __init__(self, seconds: dict[str, float], name: str) -> None:
+        self._seconds, self._name = seconds, name
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds[self._name] = time.monotonic() - self._began
+
+
+def _filled(word: str, words: Mapping[str, str]) -> str:
+    for name, value in words.items():
+        word = word.replace("{" + name + "}", value)
+    return word
+
+
+def _prints(folder: Path) -> dict[str, str]:
+    """What a candidate's folder holds. Raises _Failed for what no candidate holds."""
+    try:
+        return fingerprint(folder)
+    except Rejected as error:
+        raise _Failed(Failure("runner", TAMPERED, error.message)) from error
+
+
+def _leave_new_files(output: Path, program: Path, most_bytes: int) -> None:
+    """Of a runner's folder keep what it wrote, if that isn't much: the rest is the candidate."""
+    if not output.is_dir():
+        return
+    try:
+        total = _drop_same(output, program)
+        if total > most_bytes or not any(output.iterdir()):
+            shutil.rmtree(output)
+    except OSError:  # a stranger made these folders: what can't be read or removed isn't worth more
+        shutil.rmtree(output, ignore_errors=True)
+
+
+def _drop_same(output: Path, program: Path) -> int:
+    """Remove what is the candidate's own; the bytes that are left."""
+    total = 0
+    for parent, folders, files in os.walk(output, topdown=False):
+        for name in files:
+            place = Path(parent, name)
+            same = program / place.relative_to(output)
+            if not place.is_symlink() and same.is_file() and _equal(place, same):
+                place.unlink()
+            elif place.is_file():
+                total += place.lstat().st_size
+        for name in folders:
+            inner = Path(parent, name)
+            if not inner.is_symlink() and not any(inner.iterdir()):
+                inner.rmdir()
+    return total
+
+
+def _equal(one: Path, other: Path) -> bool:
+    if one.lstat().st_size != other.lstat().st_size:
+        return False
+    return one.read_bytes() == other.read_bytes()

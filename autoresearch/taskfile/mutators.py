@@ -1,0 +1,76 @@
+"""Who edits the artifacts of a task: one of the engine's proposers, watched.
+
+proposer = mutator_of(task, guard, tier)      # raises ProposerError
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from autoresearch.engine.proposers.base import (
+    REFUSED,
+    Proposal,
+    ProposalRequest,
+    Proposer,
+    find_proposer,
+)
+from autoresearch.engine.sandbox import Tier
+from autoresearch.engine.trial import Trial
+from autoresearch.taskfile.guard import Guard
+from autoresearch.taskfile.measure import TAMPERED
+from autoresearch.taskfile.model import Mutator, TaskFile
+from autoresearch.taskfile.score import PHASE
+
+
+@dataclass
+class WatchedProposer:
+    """A proposer with the task's deadline, who isn't asked to mend what isn't its own fault."""
+
+    inner: Proposer
+    guard: Guard
+    seconds: float
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name = self.inner.name
+
+    def propose(self, request: ProposalRequest) -> Proposal:
+        """As the inner proposer; the scorer's crash is none of a candidate's to mend."""
+        failure = request.failure
+        if failure is not None and failure.phase == PHASE:
+            text = "the scorer failed, not the edit"
+            return Proposal("", problem=text, problem_kind=REFUSED)
+        proposal = self.inner.propose(replace(request, seconds=self.seconds))
+        if proposal.problem:
+            changed = self.guard.tampered()
+            if changed:
+                text = f"{proposal.problem}; meanwhile {changed} changed on disk ({TAMPERED})"
+                return replace(proposal, problem=text)
+        return proposal
+
+    def observe(self, trial: Trial) -> None:
+        """As the inner proposer."""
+        self.inner.observe(trial)
+
+
+def mutator_of(task: TaskFile, guard: Guard, tier: Tier) -> WatchedProposer:
+    """The proposer that a task names. Raises ProposerError: missing, or wrong options."""
+    mutator = task.mutator
+    inner = find_proposer(mutator.name or mutator.type, _options(mutator, task, tier))
+    check = getattr(inner, "check", None)
+    if check is not None:
+        check()  # a missing program is told now, not after the baseline
+    return WatchedProposer(inner, guard, mutator.timeout_seconds)
+
+
+def _options(mutator: Mutator, task: TaskFile, tier: Tier) -> dict[str, Any]:
+    own: dict[str, Any] = {}
+    if mutator.type == "command":
+        own = {"command": mutator.command, "cwd": mutator.cwd, "network": mutator.network}
+        own["tier"] = tier if mutator.sandbox else None
+    if mutator.type == "search":
+        own = {"direction": task.objective.direction}
+    if mutator.type in ("command", "agent"):
+        own["pass_env"] = mutator.pass_env
+    return {**own, **mutator.options}
