@@ -45,7 +45,7 @@ def command() -> None:
       autoresearch results --dir my-task      every trial; show, status, verify too
 
     FILE is a task file, or a folder that holds a task.yaml. Records lie in work/ beside it. Your
-    own files change on a keep alone, and the artifacts alone.
+    own files change on a keep alone, and the artifacts alone. Each of these takes --json.
     """
 
 

@@ -6,11 +6,13 @@ The program is started in a scratch copy of the champion and gets one JSON objec
 
     {"workspace": ".", "artifacts": ["train.py"], "program": "program.md's path, absolute",
      "notes": "...", "history": {...digest...}, "seconds": 600, "attempt": 0, "failure": null,
-     "seed": 7, "dollars_left": null}
+     "seed": 7, "dollars_left": null, "start": null}
 
+`start` names the former champion whose program is in the workspace instead of the champion's.
 It may print a line of JSON, the last one counts: {"description": "...", "predicted": -0.004,
 "cost": {"dollars": 0.01, "tokens_in": 900, "tokens_out": 80}}. Its exit code is not trusted: an
-edit counts, and no edit is no proposal.
+edit counts, and no edit is no proposal. {"description": "why", "exhausted": true} without an edit
+says that there will be none any more.
 """
 
 from __future__ import annotations
@@ -20,11 +22,14 @@ import os
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from autoresearch.engine.jail import environment, run_jailed
 from autoresearch.engine.proposers.base import (
+    EXHAUSTED,
+    NO_EDIT,
     UNKNOWN_COST,
     Proposal,
     ProposalRequest,
@@ -89,7 +94,7 @@ class CommandProposer:
                     "give the full path of a program that can be executed",
                 ) from error
         report = said(done.stdout)
-        return judge(
+        proposal = judge(
             request,
             before,
             done,
@@ -98,6 +103,9 @@ class CommandProposer:
             cost=_cost(report.get("cost")),
             name="the command",
         )
+        if proposal.problem_kind == NO_EDIT and report.get("exhausted") is True:
+            return replace(proposal, problem_kind=EXHAUSTED, problem=str(report["description"]))
+        return proposal
 
     def _run(self, request: ProposalRequest, stdin: bytes, private: Path) -> Finished:
         cwd = request.folder / self._cwd
@@ -146,6 +154,7 @@ def _message(request: ProposalRequest, program: Path) -> dict[str, Any]:
         "failure": None if request.failure is None else request.failure.to_dict(),
         "seed": request.seed,
         "dollars_left": request.dollars_left,
+        "start": request.start,
     }
 
 
