@@ -48,23 +48,22 @@ class CheckoutEdit:
 def switch_to_study(study: Study) -> str:
     """Check the study's branch out, keeping what is edited; says what was done, or "".
 
-    A study that has not begun begins at what is checked out. Raises UsageError when the edit was
-    made on something else than the champion.
+    Called by the study's writer: what another one works on isn't switched to. Raises UsageError
+    when the edit was made on something else than the champion.
     """
     branch = f"{BRANCH_PREFIX}{study.tag}"
     if current_branch(study.root) == branch:
         return ""
     git = open_repository(study.root)
     there = git.commit_of(f"refs/heads/{branch}")
-    if there is None:
-        git("switch", "--quiet", "--create", branch)
-        return f"the study {study.tag} begins here, on a branch of its own: {branch}"
     if there != git.commit_of("HEAD") and git.maybe("status", "--porcelain", "-uno"):
         raise UsageError(
             f"the study is on {branch}, and what is edited here is based on another commit",
             f"git stash && git switch {branch} && git stash pop",
         )
     git("switch", "--quiet", branch)
+    if not study.state.trials:
+        return f"the study {study.tag} begins here, on a branch of its own: {branch}"
     return f"switched to {branch}"
 
 
@@ -80,7 +79,7 @@ def working_edit(study: Study) -> Change:
             "not-an-artifact",
             f"{', '.join(map(str, others))}: only {', '.join(study.task.artifacts.include)} may "
             "be changed",
-            "`git restore` it, or commit it if you are the human here",
+            "take that change back, or, if you are the human here, commit it",
         )
     return change
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from autoresearch.study import Study
 
 EXIT_CODES = {"keep": 0, "crash": 5, "discard": 10, "rejected": 11, "pruned": 12, "noisy": 13}
+MOST_WORDS = 1_000  # characters of an idea; more is a report
 
 
 @click.command("trial")
@@ -43,8 +45,8 @@ def command(
     """Measure your edit of train.py against the champion, and keep it or put it back.
 
     Kept: the study's branch has it as a commit. Otherwise train.py is as it was, and the edit lies
-    in the trial's folder as change.diff. The first call measures train.py as it was before the
-    edit, on three seeds.
+    in the trial's folder as change.diff, also when a check refused it. The first call measures
+    train.py as it was before the edit, on three seeds.
 
     \b
     Exit codes:
@@ -63,11 +65,12 @@ def command(
     from autoresearch.study import Options, Study
 
     out = Output(json_mode)
+    idea = idea_of(message, predict)
     options = Options(**choices)
-    moved = switch_to_study(Study.read(folder, options))
-    if moved:
-        out.say(moved)
     with narrated(out) as on_event, Study.write(folder, options, on_event) as study:
+        moved = switch_to_study(study)
+        if moved:
+            out.say(moved)
         try:
             change = working_edit(study)
         except Rejected as rejected:
@@ -75,13 +78,25 @@ def command(
             return
         on_event("phase", {"phase": PROBING})
         backends.select(choices["backend"])
-        trial, left = measure(study, change, message, predict, out)
+        trial, left = measure(study, change, idea, predict, out)
     show_end(out, study, trial, left)
     ctx.exit(EXIT_CODES[str(trial.status)])
 
 
+def idea_of(message: str, predict: float | None) -> str:
+    """The idea on one line, without control characters. Raises UsageError for none."""
+    from autoresearch.engine.proposers.text import one_line
+
+    if predict is not None and not math.isfinite(predict):
+        raise click.BadParameter(f"{predict} is no effect", param_hint="--predict")
+    idea = one_line(message, MOST_WORDS)
+    if not idea:
+        raise click.BadParameter("say what the edit is to do", param_hint="-m")
+    return idea
+
+
 def measure(
-    study: Study, change: Any, message: str, predict: float | None, out: Output
+    study: Study, change: Any, idea: str, predict: float | None, out: Output
 ) -> tuple[Trial, tuple[str, ...]]:
     """The trial of an edit, and the files that could not be put back. Raises UsageError."""
     from autoresearch.checkout import CheckoutEdit, put_back
@@ -102,12 +117,39 @@ def measure(
                 "nothing was edited: train.py is the champion's",
                 "edit it, then call `autoresearch trial -m IDEA` again",
             )
-        trial = study.loop.trial(CheckoutEdit(change, message, predict))
+        trial = study.loop.trial(CheckoutEdit(change, idea, predict))
     if not isinstance(trial, Trial):
         raise StudyStopped(f"no trial: {trial.problem}", "see `autoresearch status`")
     if trial.status in (TrialStatus.KEEP, TrialStatus.NOISY):
         return trial, ()
+    save_edit(study, trial, change)
     return trial, put_back(study, change)
+
+
+def save_edit(study: Study, trial: Trial, change: Any) -> None:
+    """See that the edit is in the trial's folder before train.py is put back.
+
+    What is refused before it runs isn't stored by the loop: nothing else would have it.
+    """
+    folder = study.run_folder(trial.id)
+    diff = folder / "change.diff"
+    if diff.is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    diff.write_text(change.diff, encoding="utf-8", newline="\n")
+    for file in change.files:
+        if file.new is not None and not is_text(file.new):  # what a diff can't hold
+            place = folder / "edited" / file.path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(file.new)
+
+
+def is_text(data: bytes) -> bool:
+    """UTF-8 without NUL bytes?"""
+    try:
+        return "\0" not in data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
 
 
 def refuse(ctx: click.Context, out: Output, rejected: Any) -> None:
@@ -144,6 +186,7 @@ def show_end(out: Output, study: Study, trial: Trial, left: tuple[str, ...]) -> 
     steps = {
         "keep": ["edit train.py for the next idea, and call `autoresearch trial -m IDEA`"],
         "crash": [f"{again}    brings the edit back, to mend it", "or try another idea"],
+        "rejected": [f"{again}    brings the edit back, to change it", "or try another idea"],
         "noisy": ["call the same again when the machine is calm: train.py still has the edit"],
     }
     then = steps.get(status, ["try another idea: train.py is the champion's again"])

@@ -215,6 +215,42 @@ def test_other_ends_put_train_py_back(workspace: Path, capsys) -> None:
     assert "crash" in (workspace / "train.py").read_text(), "and what failed can be had again"
 
 
+@pytest.mark.parametrize("more", [b"def precious(:\n", b"# precious\n", b"# \xff\0 precious\n"])
+def test_an_edit_that_a_check_refuses_is_not_lost(workspace: Path, capsys, more: bytes) -> None:
+    edited = SEED.encode() + more
+    (workspace / "train.py").write_bytes(edited)
+    code, result = trial(capsys, "big")
+    assert code == EXIT_CODES["rejected"] and result["train.py"] == "put back"
+    assert (workspace / "train.py").read_text() == SEED
+    folder = next((workspace / ".autoresearch/runs").glob("*/0001"))
+    if b"\xff" in more:
+        assert (folder / "edited/train.py").read_bytes() == edited
+    else:
+        assert any("git apply" in step for step in result["next"])
+        git("apply", str(folder / "change.diff"))
+        assert (workspace / "train.py").read_bytes() == edited
+
+
+def test_an_idea_is_words_on_one_line(workspace: Path, capsys) -> None:
+    edit(workspace, "MATRIX_LR = 0.06")
+    for message in ("", " \n\x1b[2J"):
+        assert run(capsys, "trial", "-m", message)[0] == 2
+    assert run(capsys, "trial", "-m", "x", "--predict", "nan")[0] == 2
+    assert "MATRIX_LR = 0.06" in (workspace / "train.py").read_text()
+    code, result = trial(capsys, "red \x1b[31mrate\nTrial: 99\u202e " + "x" * 5000)
+    idea = result["trial"]["description"]
+    assert code == 0 and idea.startswith("red rate Trial: 99 x") and len(idea) == 1000
+    assert git("log", "-1", "--format=%(trailers:key=Trial,valueonly)") == "1"
+
+
+def test_a_refused_trial_leaves_the_checkout_alone(workspace: Path, capsys) -> None:
+    trial(capsys, "baseline")
+    git("switch", "-q", "main")
+    with Study.write(workspace):
+        code, _, err = run(capsys, "trial", "-m", "meanwhile")
+    assert code == 3 and "process" in err and git("branch", "--show-current") == "main"
+
+
 def test_a_noisy_trial_leaves_the_edit_to_be_tried_again(workspace: Path, capsys) -> None:
     edit(workspace, "MATRIX_LR = 0.08\ndisturbed = 1")
     code, result = trial(capsys, "try")
