@@ -92,6 +92,8 @@ def run(
         proposer = study.mutator()
         with stopping(study.loop, out):
             reason = study.loop.run(proposer, budget)
+        if study.target_reached:
+            reason = f"the target is reached: {study.task.objective.target:g}"
     show_end(out, file, study, reason)
     if once:
         ctx.exit(_exit_code(study, before))
