@@ -20,7 +20,7 @@ BARS = "▁▂▃▄▅▆▇█"
 ASCII_BARS = "_.-=+*#@"
 JSON_PROGRESS_EVERY = 10.0  # seconds
 # What a loop says beside the harness's own progress; under --json these are lines of their own.
-LOOP_EVENTS = ("trial", "run", "proposing", "decided", "no_proposal", "warning", "phase")
+LOOP_EVENTS = ("begin", "trial", "run", "proposing", "decided", "no_proposal", "warning", "phase")
 COLUMNS = (">trial", "status", ">score", ">effect", ">sure", ">runs", "idea")
 Event = Callable[[str, Mapping[str, Any]], None]
 
@@ -78,11 +78,49 @@ def sparkline(curve: Sequence[tuple[float, float]], width: int = 60, encoding: s
         return ""
     if len(losses) > width:
         losses = [losses[round(i * (len(losses) - 1) / (width - 1))] for i in range(width)]
-    low, high = min(losses), max(losses)
+    return "".join(_bars(losses, min(losses), max(losses), encoding))
+
+
+def compared(
+    own: Sequence[tuple[float, float]],
+    other: Sequence[tuple[float, float]],
+    budget: float,
+    width: int,
+    encoding: str = "",
+) -> tuple[str, str]:
+    """Two curves in a row of characters each, on one scale, both from 0 to the whole budget.
+
+    budget: in the unit of the curves' first column. A row ends where its curve does.
+    """
+    rows = [_binned(curve, budget, width) for curve in (own, other)]
+    losses = sorted(rows[0] + rows[1])
+    if not losses:
+        return "", ""
+    # The fall of the first steps would flatten all that follows.
+    low, high = losses[0], losses[int(0.9 * (len(losses) - 1))]
+    first, second = ("".join(_bars(row, low, high, encoding)) for row in rows)
+    return first, second
+
+
+def _binned(curve: Sequence[tuple[float, float]], budget: float, width: int) -> list[float]:
+    """Mean loss in each of `width` parts of the budget, as far as the curve goes."""
+    bins: list[list[float]] = [[] for _ in range(width)]
+    for spent, loss in curve:
+        if math.isfinite(loss):
+            bins[min(width - 1, max(0, int(width * spent / budget)))].append(loss)
+    found: list[float] = []
+    filled = [number for number, inside in enumerate(bins) if inside]
+    for inside in bins[: filled[-1] + 1 if filled else 0]:
+        level = sum(inside) / len(inside) if inside else None
+        found.append(level if level is not None else found[-1] if found else bins[filled[0]][0])
+    return found
+
+
+def _bars(losses: Sequence[float], low: float, high: float, encoding: str) -> list[str]:
     encoding = encoding or getattr(sys.stdout, "encoding", None) or "ascii"
     bars = BARS if encoding.lower().replace("-", "").startswith("utf") else ASCII_BARS
     scale = (len(bars) - 1) / (high - low) if high > low else 0.0
-    return "".join(bars[round((loss - low) * scale)] for loss in losses)
+    return [bars[min(len(bars) - 1, max(0, round((loss - low) * scale)))] for loss in losses]
 
 
 @contextmanager
@@ -132,5 +170,5 @@ class _Narrator:
             self._prefix = f"trial {data['id']}, {data['label']}, seed {data['seed']}"
         elif name == "phase":
             self._live("phase", {"phase": f"{self._prefix}: {data.get('phase', '')}".lstrip(": ")})
-        elif name != "trial":
+        elif name not in ("begin", "trial"):
             self._live(name, {key: item for key, item in data.items() if key != "task"})

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,87 +15,168 @@ from autoresearch.options import json_option, workspace_option
 
 if TYPE_CHECKING:
     from autoresearch.console import Output
-    from autoresearch.study import Study
+
+EVERY = 1.0  # seconds between two looks
 
 
 @click.command("status")
+@click.option("--watch", "-w", is_flag=True, help="Go on showing it until the loop ends.")
+@click.option("--stay", is_flag=True, help="With --watch: go on when the loop ends, too.")
 @workspace_option
 @json_option
-def command(folder: Path, json_mode: bool) -> None:
-    """The champion, the noise, how trials ended, what proposals cost, and what runs now."""
+def command(watch: bool, stay: bool, folder: Path, json_mode: bool) -> None:
+    """The champion, the noise, how trials ended, what proposals cost, and what runs now.
+
+    It reads files alone and disturbs nothing: any number may watch. With --watch a terminal shows
+    the trial under way beside the champion's curve, once a second; Ctrl-C ends that. Anywhere else
+    a line is printed per change, with --json a document per line. A study that has not begun is
+    waited for. For an agent that calls `trial` again and again take --stay.
+    """
     from autoresearch.console import Output
-    from autoresearch.study import Study
+    from autoresearch.standing import Look
 
+    if stay and not watch:
+        raise click.UsageError("--stay goes with --watch")
     out = Output(json_mode)
-    study = Study.read(folder)
-    facts = look(study)
-    show(out, study, facts)
-    steps = ["autoresearch results    every trial"] if facts["trials"] else []
-    if facts["running"] is None:
+    look = Look(folder)
+    if watch:
+        watch_study(out, look, stay)
+        return
+    document = look()
+    show(out, document)
+    out.result(document, then=next_steps(document))
+
+
+def next_steps(document: dict[str, Any]) -> list[str]:
+    """What to do from here."""
+    steps = ["autoresearch results    every trial"] if document["trials"] else []
+    if document["running"]:
+        steps.append("autoresearch status --watch    follow it")
+    else:
         steps.append("autoresearch run        go on" if steps else "autoresearch run    begin")
-    out.result(facts, then=steps)
+    return steps
 
 
-def look(study: Study) -> dict[str, Any]:
-    """The facts, as JSON values."""
-    from autoresearch.commands.run import status_counts
-    from autoresearch.engine.holder import Holder
-    from autoresearch.now import read_now
-
-    state = study.state
-    champion = None if state.champion is None else state.trials[state.champion]
-    baseline = state.trials.get(0)
-    noise = None if champion is None else state.noise(champion.score_id)
-    holder = Holder.read(study.ledger.path.with_name(study.ledger.path.name + ".holder"))
-    running = holder if holder is not None and holder.alive() is not False else None
-    return {
-        "tag": study.tag,
-        "trials": len(state.trials),
-        "counts": status_counts(study),
-        "baseline": None if baseline is None else baseline.score,
-        "champion": None
-        if champion is None
-        else {"id": champion.id, "score": champion.score, "idea": champion.description},
-        "noise": None if noise is None else {"sd": noise.sd, "dof": noise.dof},
-        "dollars": state.dollars,
-        "tokens": state.tokens,
-        "running": None if running is None else str(running),
-        "now": read_now(study.now_file) if running is not None else {},
-    }
-
-
-def show(out: Output, study: Study, facts: dict[str, Any]) -> None:
-    """The facts as lines."""
-    from autoresearch.narration import number
-
-    champion, noise = facts["champion"], facts["noise"]
-    rows = [("study", f"{facts['tag']}  (branch autoresearch/{facts['tag']})")]
-    if champion is not None:
-        words = f"trial {champion['id']}  {number(champion['score'])}  {champion['idea']}"
-        rows += [("champion", words), ("baseline", number(facts["baseline"]))]
-    if noise is not None:
-        rows.append(("noise", f"standard deviation {noise['sd']:.2g} of one run"))
-    counts = ", ".join(f"{n} {name}" for name, n in facts["counts"].items())
-    rows.append(("trials", counts or "none yet"))
-    if facts["dollars"] or facts["tokens"]:
-        rows.append(("proposals", f"{facts['dollars']:.2f} dollars, {facts['tokens']:,} tokens"))
-    rows.append(("running", facts["running"] or "nothing"))
-    if facts["now"]:
-        rows.append(("now", doing(facts["now"])))
-    out.facts(rows)
-
-
-def doing(now: dict[str, Any]) -> str:
-    """What the loop was at when it last said so."""
+def show(out: Output, document: dict[str, Any]) -> None:
+    """The document as lines."""
     from autoresearch.console import describe, left_words
+    from autoresearch.live import doing, extent, rows
 
-    words = []
-    if now.get("id") is not None:
-        words.append(f"trial {now['id']}")
-        words.append(" ".join(str(now.get("description", "")).split()))
-    if now.get("label"):
-        words.append(f"{now['label']}, seed {now.get('seed')}")
-    words += [str(now.get("phase", ""))]
-    if now.get("phase") == "training":
-        words += [describe(now), left_words(now)]
-    return "  ".join(word for word in words if word)
+    lines = [*rows(document), ("running", document["running"] or "nothing")]
+    if document["killed"]:
+        lines[-1] = ("running", "nothing; the last one was killed")
+    ends = extent(document)
+    if ends:
+        lines.append(("budget", ends))
+    at = doing(document)
+    run = document["now"].get("run", {})
+    if document["now"].get("phase") == "training":
+        at.append("  ".join(filter(None, (describe(run), left_words(run)))))
+    names = ["now", *[""] * len(at)]
+    out.facts([*lines, *zip(names, at, strict=False)])
+
+
+# -- watching ------------------------------------------------------------------------------------
+
+
+def watch_study(
+    out: Output, look: Callable[[], dict[str, Any]], stay: bool, every: float = EVERY
+) -> None:
+    """Show the study until the loop ends or Ctrl-C comes."""
+    ran = False
+    with picture(out) as draw:
+        try:
+            while True:
+                document = look()
+                ran = ran or bool(document["running"])
+                draw({**document, "over": over(document, ran)})
+                if over(document, ran) and not stay:
+                    return
+                time.sleep(every)
+        except KeyboardInterrupt:
+            return
+
+
+def over(document: dict[str, Any], ran: bool) -> bool:
+    """Whether the loop has ended; a study without a trial has yet to begin, unless one `ran`."""
+    return not document["running"] and bool(document["trials"] or document["killed"] or ran)
+
+
+@contextmanager
+def picture(out: Output) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """How the document is shown, again and again: a live view, JSON lines or plain lines."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if out.json_mode:
+        yield JsonLines()
+    elif not sys.stdout.isatty() or console.is_dumb_terminal:
+        yield PlainLines()
+    else:
+        with live_view(console) as draw:
+            yield draw
+
+
+class JsonLines:
+    """A document per line, whenever it says something new: a step of a run counts."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, document: dict[str, Any]) -> None:
+        """Print it, unless only time has passed."""
+        from autoresearch.console import to_json
+
+        mark = to_json({**document, "pace": None})
+        if mark != self._last:
+            self._last = mark
+            print(to_json(document), flush=True)
+
+
+class PlainLines:
+    """A line per decision, and per run that begins."""
+
+    def __init__(self) -> None:
+        self._last: object = None
+        self._decided: int | None = None
+
+    def __call__(self, document: dict[str, Any]) -> None:
+        """Print what is new, if anything is."""
+        from autoresearch.live import decision_of, one_line_of
+
+        latest = max((item["id"] for item in document["recent"]), default=-1)
+        for item in document["recent"]:
+            if self._decided is not None and item["id"] > self._decided:
+                self._print(decision_of(item))
+        self._decided = latest
+        now = {**document["now"], "at": None}
+        if "run" in now:
+            names = ("number", "label", "seed")
+            now["run"] = {name: now["run"][name] for name in names if name in now["run"]}
+            now["phase"] = ""
+        if (mark := {**document, "now": now, "pace": None}) != self._last:
+            self._last = mark
+            self._print(one_line_of({**document, "now": now}))
+
+    def _print(self, words: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')}  {words}", flush=True)
+
+
+@contextmanager
+def live_view(console: Any) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """The whole terminal, redrawn; the last frame stays when it is given back."""
+    from rich.live import Live
+
+    from autoresearch.live import frame
+
+    last: list[dict[str, Any]] = []
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+
+        def draw(document: dict[str, Any]) -> None:
+            last[:] = [document]
+            note = "Ctrl-C ends this view alone"
+            live.update(frame(document, console, note, console.height), refresh=True)
+
+        yield draw
+    if last:
+        console.print(frame(last[0], console))

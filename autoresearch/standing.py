@@ -1,0 +1,185 @@
+"""Where a study stands, as one JSON-ready document: what `status` shows, prints and watches.
+
+    look = Look(folder)
+    look()       # again and again: reads only what is new, never takes the writer's lock
+
+It is made of files alone: the ledger, who writes it (its holder), and `now.json`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from autoresearch.engine.holder import Holder
+from autoresearch.engine.proposers.text import one_line
+from autoresearch.engine.state import BASELINE, State
+from autoresearch.engine.trial import Trial
+from autoresearch.narration import together
+from autoresearch.now import CURVE_POINTS, read_now
+from autoresearch.pretraining import thin
+from autoresearch.study import Study, lineage
+
+RECENT = 8  # decisions shown
+PACE_OF = 20  # trials that tell how long one takes
+WORDS = 200  # characters of an idea
+
+
+class Look:
+    """Looks at the study of one folder. Raises what Study.read and the ledger can raise."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._study = Study.read(folder)
+        self._known: tuple[tuple[str, str], dict[str, Any]] | None = None
+
+    def __call__(self) -> dict[str, Any]:
+        """The document, as things are now."""
+        study = self._study
+        headers = study.ledger.records("study")
+        if not headers or headers[-1]["tag"] != study.tag:
+            # Whoever begins a study names it.
+            study = self._study = Study.read(self._folder)
+        state = study.state
+        records = study.ledger.records()
+        mark = (study.tag, str(records[-1]["hash"]) if records else "")
+        if self._known is None or self._known[0] != mark:
+            self._known = mark, recorded(study, state)
+        running, killed = _writer(study)
+        now = read_now(study.now_file) if running or killed else {}
+        return {
+            **self._known[1],
+            "running": running,
+            "killed": killed,
+            "now": now,
+            "pace": pace(state, now, time.time()) if running else {},
+        }
+
+
+def recorded(study: Study, state: State) -> dict[str, Any]:
+    """What the ledger says."""
+    champion = None if state.champion is None else state.trials[state.champion]
+    baseline = state.trials.get(BASELINE)
+    noise = None if champion is None else state.noise(champion.score_id)
+    return {
+        "tag": study.tag,
+        "metric": study.task.objective.metric,
+        "direction": study.task.objective.direction,
+        "trials": len(state.trials),
+        "counts": counts(state),
+        "baseline": None if baseline is None else baseline.score,
+        "champion": None if champion is None else _champion(state, champion),
+        "noise": None if noise is None else {"sd": noise.sd, "dof": noise.dof},
+        "dollars": state.dollars,
+        "tokens": state.tokens,
+        "recent": [_decision(trial) for trial in list(state.trials.values())[-RECENT:]],
+    }
+
+
+def counts(state: State) -> dict[str, int]:
+    """How many trials ended in which way, the baseline left out."""
+    found: dict[str, int] = {}
+    for trial in state.trials.values():
+        if trial.parent is not None:
+            found[str(trial.status)] = found.get(str(trial.status), 0) + 1
+    return found
+
+
+def _champion(state: State, champion: Trial) -> dict[str, Any]:
+    kept = lineage(state)
+    return {
+        "id": champion.id,
+        "score": champion.score,
+        "idea": one_line(champion.description, WORDS),
+        "gain": together(kept) if len(kept) > 1 else None,
+        "curve": [list(point) for point in thin(list(champion.curve), CURVE_POINTS)],
+    }
+
+
+def _decision(trial: Trial) -> dict[str, Any]:
+    return {
+        "id": trial.id,
+        "status": str(trial.status),
+        "score": trial.score,
+        "delta": trial.delta,
+        "confidence": trial.confidence,
+        "idea": one_line(trial.description, WORDS),
+        "reason": one_line(trial.reason, WORDS),
+    }
+
+
+def _writer(study: Study) -> tuple[str | None, bool]:
+    """Who writes the ledger now, and whether the last one was killed."""
+    path = study.ledger.path
+    holder = Holder.read(path.with_name(path.name + ".holder"))
+    if holder is None:
+        return None, False
+    alive = holder.alive() is not False  # another machine's can't be known
+    return (str(holder) if alive else None), not alive
+
+
+# -- how fast, and until when --------------------------------------------------------------------
+
+
+def pace(state: State, now: Mapping[str, Any], time_now: float) -> dict[str, Any]:
+    """Trials per hour and, of the loop under way, its limits, seconds, trials done, seconds left.
+
+    A part that can't be known, or not yet, is left out.
+    """
+    found: dict[str, Any] = {}
+    recent = [t for t in list(state.trials.values())[-PACE_OF:] if t.parent is not None]
+    seconds = [taken for trial in recent if (taken := _seconds(trial)) is not None]
+    each = statistics.fmean(seconds) if seconds else None
+    if each:
+        found["trials_per_hour"] = 3600 / each
+    loop = now.get("loop", {})
+    if loop:
+        found["limits"] = dict(loop.get("limits") or {})
+        found["seconds"] = max(0.0, time_now - float(loop.get("since", time_now)))
+        # The baseline is no trial that was asked for.
+        done = state.next_id - max(int(loop.get("trials_before", 0)), BASELINE + 1)
+        found["done"] = max(0, done)
+        left = list(_left(state, recent, loop, found["done"], each, now, time_now))
+        if left:
+            found["seconds_left"] = max(0.0, min(left))
+    return found
+
+
+def _left(
+    state: State,
+    recent: list[Trial],
+    loop: Mapping[str, Any],
+    done: int,
+    each: float | None,
+    now: Mapping[str, Any],
+    time_now: float,
+) -> Iterator[float]:
+    """Seconds until each limit is reached; those that can't be known are left out."""
+    limits = loop.get("limits") or {}
+    if "hours" in limits:
+        yield float(loop.get("since", time_now)) + 3600 * limits["hours"] - time_now
+    if not each:
+        return
+    under_way = min(each, max(0.0, time_now - float(now.get("trial", {}).get("since", time_now))))
+    if "trials" in limits:
+        yield (limits["trials"] - done) * each - under_way
+    dollars = [t.cost.dollars for t in recent if t.cost.dollars]
+    tokens = [n for t in recent if (n := (t.cost.tokens_in or 0) + (t.cost.tokens_out or 0))]
+    if "dollars" in limits and dollars:
+        yield (limits["dollars"] - state.dollars) / statistics.fmean(dollars) * each - under_way
+    if "tokens" in limits and tokens:
+        yield (limits["tokens"] - state.tokens) / statistics.fmean(tokens) * each - under_way
+
+
+def _seconds(trial: Trial) -> float | None:
+    """How long a trial took, its proposal included; None where a clock was set back."""
+    try:
+        began, ended = map(datetime.datetime.fromisoformat, (trial.started_at, trial.finished_at))
+    except ValueError:
+        return None
+    taken = (ended - began).total_seconds()
+    return taken if taken >= 0 else None
