@@ -23,6 +23,7 @@ from typing import Any
 
 from autoresearch.engine.asking import digest_of
 from autoresearch.engine.git import open_repository
+from autoresearch.engine.holder import Claim
 from autoresearch.engine.ledger import Ledger, export_tsv
 from autoresearch.engine.loop import Loop
 from autoresearch.engine.policy import Confirm, Greedy, Policy
@@ -114,15 +115,34 @@ class Study:
             unopened.refuse_uncommitted(study.task)
         sandbox = _sandbox(options.sandbox)
         Workspace.open(study.root, study.tag, create=True)
-        study._loop = study._make_loop(options, sandbox)
-        study._set_strange_tsv_aside()
-        with study._loop:
-            study._write_header(options)
-            study._after_decision()
-            try:
-                yield study
-            finally:
-                study._now.clear()
+        with study._claim():
+            study._refuse_lost_ledger()
+            study._loop = study._make_loop(options, sandbox)
+            study._set_strange_tsv_aside()
+            with study._loop:
+                study._write_header(options)
+                study._after_decision()
+                try:
+                    yield study
+                finally:
+                    study._now.clear()
+
+    def _claim(self) -> Claim:
+        """The sole right to work on the study. A ledger is claimed too, but each worktree of a
+        repository has its own, and they have the study's branch in common."""
+        common = open_repository(self.root).common_folder()
+        return Claim(common / f"autoresearch-{self.tag}", f"the study {self.tag}")
+
+    def _refuse_lost_ledger(self) -> None:
+        """Raises UsageError if git has trials of the study and the ledger none: beginning anew
+        would drop what they left."""
+        known = self.workspace.trial_commits()
+        if known and not self.state.trials:
+            raise UsageError(
+                f"{self.ledger.path} has no trials of the study {self.tag}, and git has: "
+                f"{', '.join(map(str, sorted(known)))}",
+                f"bring the {LEDGER_NAME} back that they are in, or begin another: --tag NAME",
+            )
 
     # -- parts -----------------------------------------------------------------------------------
 

@@ -13,8 +13,10 @@ from typing import Any
 
 from autoresearch.engine.change import state_hash
 from autoresearch.engine.errors import GitFailed, WorkspaceError
+from autoresearch.engine.git import open_repository
 from autoresearch.engine.ledger import export_tsv
 from autoresearch.engine.state import BASELINE, State
+from autoresearch.engine.study import Study as StudyRefs
 from autoresearch.engine.trial import Trial, TrialStatus
 from autoresearch.study import TSV_NAME, Study
 
@@ -38,13 +40,13 @@ def verify(study: Study) -> list[Finding]:
     records = study.ledger.records()
     state = State.of(records)
     found += _scores(state)
-    if state.trials:
-        try:
+    try:
+        found += _refs(study, state)
+        if state.trials:
             found += _git(study, state, _comparable(records))
-        except WorkspaceError as error:
-            found.append(Finding("git", error.message))
-        found += _table(study)
-    return found
+    except WorkspaceError as error:
+        found.append(Finding("git", error.message))
+    return found + list(_table(study)) if state.trials else found
 
 
 def _comparable(records: list[dict[str, Any]]) -> bool:
@@ -62,13 +64,37 @@ def _scores(state: State) -> Iterator[Finding]:
             yield Finding("ledger", f"trial {trial.id} names {trial.parent} as its champion")
 
 
+def _refs(study: Study, state: State) -> Iterator[Finding]:
+    """Every trial's commit, of those that weren't kept too, is reachable, and there are no more."""
+    commits = StudyRefs(open_repository(study.root), study.tag).trial_commits()
+    lost = sorted(set(commits) - set(state.trials))
+    if lost and not state.trials:
+        numbers = ", ".join(map(str, lost))
+        text = f"git has trials {numbers} of {study.tag}, and {study.ledger.path.name} has none"
+        yield Finding("ledger", text)
+    for trial_id in lost if state.trials else ():
+        text = f"git has a commit of trial {trial_id}, which isn't there: its line was removed, or "
+        yield Finding(
+            "ledger", text + "a kill came before it, and the next writer drops the commit"
+        )
+    gone = [
+        str(trial.id)
+        for trial in state.trials.values()
+        if trial.commit and trial.id != BASELINE and commits.get(trial.id) != trial.commit
+    ]
+    if gone:
+        yield Finding("git", f"refs/autoresearch/{study.tag} lacks trials {', '.join(gone)}")
+
+
 def _git(study: Study, state: State, comparable: bool) -> Iterator[Finding]:
     workspace = study.workspace
     kept = [t for t in state.trials.values() if t.status is TrialStatus.KEEP]
     for trial in kept:
         yield from _commit(study, trial, comparable)
     expected = [(t.id, t.commit) for t in kept if t.id != BASELINE]
-    on_branch = [(k.trial_id, k.commit) for k in workspace.history()]
+    on_branch = [
+        (k.trial_id, k.commit) for k in workspace.history(str(state.trials[BASELINE].commit))
+    ]
     for trial_id, commit in expected:
         if (trial_id, commit) not in on_branch:
             text = f"trial {trial_id} was kept, and {str(commit)[:10]} isn't on {workspace.branch}"

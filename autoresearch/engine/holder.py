@@ -30,13 +30,14 @@ _SAME_START = 2.0  # seconds: psutil derives the start from boot time, which is 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who writes: process id, host, when it took the lock (UTC), and its command line."""
+    """Who writes: process id, host, when it took the lock (UTC), its command line and folder."""
 
     pid: int
     host: str
     started_at: str
     command: str
     process_started: float  # seconds since the epoch; tells a reused process id from the writer
+    folder: str = ""
 
     @classmethod
     def this_process(cls) -> Holder:
@@ -48,6 +49,7 @@ class Holder:
             started_at=now.isoformat(timespec="seconds"),
             command=shlex.join(sys.argv or [sys.executable])[:_MAX_COMMAND],
             process_started=psutil.Process().create_time(),
+            folder=os.getcwd(),
         )
 
     @classmethod
@@ -73,14 +75,19 @@ class Holder:
             return True
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}, since {self.started_at}: {self.command}"
+        place = f" in {self.folder}" if self.folder else ""
+        return f"process {self.pid} on {self.host}, since {self.started_at}{place}: {self.command}"
 
 
 class Claim:
-    """The sole right to write `path`. Raises LedgerBusy if another has it. Not reentrant."""
+    """The sole right to write `path`. Raises LedgerBusy if another has it. Not reentrant.
 
-    def __init__(self, path: Path) -> None:
+    `what` is how a refusal calls it, the file's name unless given; `path` itself need not exist.
+    """
+
+    def __init__(self, path: Path, what: str = "") -> None:
         self.path = path
+        self._what = what or path.name
         self._who = path.with_name(path.name + ".holder")
         self._lock = filelock.FileLock(str(path) + ".lock", timeout=0, thread_local=False)
 
@@ -97,7 +104,7 @@ class Claim:
             self._lock.acquire()
         except filelock.Timeout as error:
             raise LedgerBusy(
-                f"{self.path.name} is being written by {self._describe()}",
+                f"{self._what} is being written by {self._describe()}",
                 "wait until it ends, or stop it with Ctrl-C in its terminal",
             ) from error
         except OSError as error:

@@ -55,11 +55,11 @@ class Study:
         """The commit that the study began at."""
         return self._git.commit_of(f"{self._own_refs}/start") or self.champion_commit
 
-    def history(self) -> list[Kept]:
-        """The champions since the study began, oldest first."""
+    def history(self, start: str = "") -> list[Kept]:
+        """The champions since the study began (at the commit `start`, if given), oldest first."""
         form = "%H%x00%s%x00%(trailers:key=Trial,valueonly,separator=%x2C)"
         span = [f"--format={form}", "--first-parent", "--reverse"]
-        out = self._git("log", *span, f"{self.start_commit}..{self.champion_commit}")
+        out = self._git("log", *span, f"{start or self.start_commit}..{self.champion_commit}")
         kept = []
         for line in filter(None, out.split("\n")):
             commit, subject, trial = line.split("\0")
@@ -74,6 +74,13 @@ class Study:
     def trial_commit(self, trial_id: int) -> str | None:
         """The commit that was made for a trial, kept or not, or None."""
         return self._git.commit_of(f"{self._own_refs}/{trial_id}")
+
+    def trial_commits(self) -> dict[int, str]:
+        """The commits that were made for trials, kept or not, by the trials' ids."""
+        form = "--format=%(refname) %(objectname)"
+        lines = self._git("for-each-ref", form, self._own_refs + "/").splitlines()
+        named = [(ref.rsplit("/", 1)[1], commit) for ref, commit in map(str.split, lines)]
+        return {int(name): commit for name, commit in named if name.isdigit()}
 
     def diff(self, older: str, newer: str) -> str:
         """Unified diff between two commits."""
@@ -107,13 +114,8 @@ class Study:
 
     def _forget_unknown(self, known: Collection[int]) -> list[str]:
         """Drop the refs of trials that were never recorded: their ids will be given again."""
-        out = self._git("for-each-ref", "--format=%(refname)", self._own_refs + "/")
-        keep = {str(trial_id) for trial_id in known}
-        gone = [
-            ref
-            for ref in out.split()
-            if (name := ref.rsplit("/", 1)[1]).isdigit() and name not in keep
-        ]
+        unknown = sorted(set(self.trial_commits()) - set(known))
+        gone = [f"{self._own_refs}/{trial_id}" for trial_id in unknown]
         for ref in gone:
             self._git("update-ref", "-d", ref)
         return gone
@@ -122,5 +124,6 @@ class Study:
         return ChampionMoved(
             f"{self.branch} was moved by someone else: {commit[:10]} doesn't fit on "
             f"{(self._git.commit_of(self._ref) or ZERO)[:10]}",
-            "see `git log --graph --all`, and `autoresearch verify`",
+            f"see `git log --graph --all`; `git switch {self.branch} && git reset --keep "
+            f"{commit[:10]}` brings back what the ledger says",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
@@ -143,7 +144,7 @@ def test_what_is_asked_wrongly(workspace: Path, capsys, tmp_path: Path) -> None:
 def test_a_second_writer_is_refused_by_name(workspace: Path, capsys) -> None:
     with Study.write(workspace):
         code, _, err = run(capsys, "run", "--trials", "1")
-        assert code == 3 and "process" in err and "results.jsonl" in err
+        assert code == 3 and "process" in err and "the study" in err and str(workspace) in err
         code, out, _ = run(capsys, "status", "--json")
         assert code == 0 and "process" in json.loads(out)["running"]
     code, out, _ = run(capsys, "status", "--json")
@@ -375,6 +376,42 @@ def test_verify_names_what_does_not_fit(studied: Path, capsys) -> None:
     path.write_text(path.read_text().replace("0.05 it is", "0.06 it is"))
     code, out, _ = run(capsys, "verify")
     assert code == 3 and "ledger" in out
+
+
+def test_a_study_is_written_from_one_worktree_alone(studied: Path, capsys, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    git("worktree", "add", "-q", "-b", "side", str(other), "main")
+    tag = Study.read(studied).tag
+    for holder in (studied, None):  # while it is written there, and at any other time
+        with Study.write(holder) if holder else contextlib.nullcontext():
+            code, _, err = run(capsys, "run", "--dir", other, "--trials", "1", "--tag", tag)
+        assert (code, str(studied) in err) == ((3, True) if holder else (2, False)), err
+    assert "bring the results.jsonl back" in err and "1, 2, 3, 4" in err
+    assert run(capsys, "verify")[0] == 0
+    assert run(capsys, "run", "--dir", other, "--trials", "1", "--tag", "another")[0] == 0
+    assert run(capsys, "verify")[0] == 0
+
+
+def test_verify_sees_lines_and_refs_that_are_gone(studied: Path, capsys) -> None:
+    tag, path = Study.read(studied).tag, studied / "results.jsonl"
+    whole = path.read_bytes()
+    for lines, words in ((0, "trials 1, 2, 3, 4"), (-1, "trial 4, which isn't there")):
+        path.write_bytes(b"".join(whole.splitlines(keepends=True)[:lines]))
+        (studied / "results.tsv").unlink(missing_ok=True)
+        code, out, _ = run(capsys, "verify")
+        assert code == 3 and words in out
+    path.unlink()
+    assert run(capsys, "verify")[0] == 3
+    code, _, err = run(capsys, "run", "--trials", "1")
+    assert code == 2 and "bring the results.jsonl back" in err
+    path.write_bytes(whole)
+    git("update-ref", "-d", f"refs/autoresearch/{tag}/2")
+    code, out, _ = run(capsys, "verify")
+    assert code == 3 and "lacks trials 2" in out
+    git("update-ref", f"refs/autoresearch/{tag}/2", str(Study.read(studied).state.trials[2].commit))
+    git("update-ref", "-d", f"refs/autoresearch/{tag}/start")
+    code, out, _ = run(capsys, "verify")
+    assert code == 0, out
 
 
 def test_verify_measures_the_gain_again_on_fresh_seeds(studied: Path, capsys) -> None:
