@@ -29,6 +29,7 @@ COMMANDS = {
     "train": "run one experiment and score it",
     "run": "research by itself: propose, measure, keep or drop",
     "trial": "measure your edit of train.py; it is kept or put back",
+    "combine": "try edits together that were each nearly kept",
     "status": "the study: champion, counts, what runs now",
     "results": "all trials as a table, JSON or upstream's TSV",
     "show": "one trial: edit, curve, runs, reasons",

@@ -67,6 +67,8 @@ class Options:
     backend: str | None = None
     attention: str | None = None
     sandbox: str = "auto"
+    frontier: int = 1
+    combine: bool = False
 
 
 @dataclass
@@ -223,6 +225,8 @@ class Study:
             on_event=self._event,
             large_files=LARGE_FILES,
             prune=options.prune,
+            frontier=options.frontier,
+            combine=options.combine,
         )
 
     # -- what is written beside the ledger -------------------------------------------------------

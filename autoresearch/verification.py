@@ -62,6 +62,16 @@ def _scores(state: State) -> Iterator[Finding]:
         parent = state.trials.get(BASELINE if trial.parent is None else trial.parent)
         if parent is None or parent.id > trial.id or parent.status is not TrialStatus.KEEP:
             yield Finding("ledger", f"trial {trial.id} names {trial.parent} as its champion")
+        start = trial.start
+        if start is not None and not _was_champion(state.trials.get(start), trial):
+            yield Finding("ledger", f"trial {trial.id} names {start} as where it began")
+        for member in trial.combines:
+            if member not in state.trials or member >= trial.id:
+                yield Finding("ledger", f"trial {trial.id} names {member} as a member")
+
+
+def _was_champion(earlier: Trial | None, trial: Trial) -> bool:
+    return earlier is not None and earlier.id < trial.id and earlier.status is TrialStatus.KEEP
 
 
 def _refs(study: Study, state: State) -> Iterator[Finding]:

@@ -57,6 +57,21 @@ if TYPE_CHECKING:
     type=click.FloatRange(0.5, 1, min_open=True, max_open=True),
     help="Asked of `confirm` before it keeps.  [default: 0.95]",
 )
+@click.option(
+    "--frontier",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="K",
+    help="Every other proposal edits one of the best K programs that were champion, in turn, in "
+    "place of the champion's. What comes of it is kept only if it beats the champion.",
+)
+@click.option(
+    "--combine/--no-combine",
+    default=False,
+    show_default=True,
+    help="Try near-misses together as soon as there are two: see `autoresearch combine --help`.",
+)
 @study_options
 @workspace_option
 @backend_option

@@ -59,6 +59,10 @@ def show(out: Output, study: Study, trial: Trial, diff: str) -> None:
     out.heading(f"Trial {trial.id}: {' '.join(trial.description.split())}")
     metric = study.task.objective.metric
     rows = [("status", f"{trial.status}: {trial.reason}"), (metric, number(trial.score))]
+    if trial.start is not None:
+        rows.append(("begun at", f"trial {trial.start}'s program, not the champion's"))
+    if trial.combines:
+        rows.append(("combines", "trials " + ", ".join(map(str, trial.combines))))
     if trial.delta is not None:
         sure = "" if trial.confidence is None else f", {trial.confidence:.1%} sure"
         rows.append(("effect", f"{trial.delta:+.6f} against trial {trial.parent}{sure}"))
@@ -74,6 +78,8 @@ def show(out: Output, study: Study, trial: Trial, diff: str) -> None:
         if name in trial.metrics:
             unit = {"memory": " MB", "MFU": "%"}.get(label, "")
             rows.append((label, format(trial.metrics[name], form) + unit))
+    if trial.warning:
+        rows.append(("warning", trial.warning))
     rows += [(name, value) for name, value in _origin(trial) if value]
     out.facts(rows)
     out.say()

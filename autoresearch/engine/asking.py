@@ -14,7 +14,7 @@ from autoresearch.engine.ledger import Ledger
 from autoresearch.engine.proposers.base import Proposal, ProposalRequest, Proposer
 from autoresearch.engine.proposers.digest import Digest
 from autoresearch.engine.task import Budget, Task
-from autoresearch.engine.trial import Failure
+from autoresearch.engine.trial import Failure, Trial
 
 if TYPE_CHECKING:
     from autoresearch.engine.loop import Loop
@@ -32,6 +32,7 @@ class Asker:
     loop: Loop
     proposer: Proposer
     budget: Budget
+    start: Trial | None = None  # whose program is in the scratch copy, where not the champion's
 
     def __call__(self, scratch: Path, failure: Failure | None, attempt: int) -> Proposal:
         loop, dollars = self.loop, self.budget.dollars
@@ -49,6 +50,7 @@ class Asker:
                 failure=failure,
                 seed=loop.state.proposals,
                 dollars_left=None if dollars is None else max(0.0, dollars - loop.state.dollars),
+                start=None if self.start is None else self.start.id,
                 cancelled=lambda: loop.stop_asked,
             )
         )

@@ -73,6 +73,22 @@ class Gatherer:
                 taken.outside.append(Outside(path, how))
         return self._change(base, tree, task, taken)
 
+    def seen_from(self, change: Change, base: str, task: Task) -> Change:
+        """The same program as an edit of another commit: what its artifacts changed since then."""
+        taken = _Taken(outside=list(change.outside))
+        for path, entry in self._git.tree(change.tree).items():
+            if task.artifacts.match(path) and entry.mode in (PLAIN, EXECUTABLE):
+                taken.contents[path] = self._git.blob(entry.oid)
+        return self._change(base, self._git.tree(base), task, taken)
+
+    def artifacts(self, commit: str, task: Task) -> dict[str, bytes]:
+        """The artifacts of a commit, as stored, by path."""
+        return {
+            path: self._git.blob(entry.oid)
+            for path, entry in self._git.tree(commit).items()
+            if task.artifacts.match(path) and entry.mode in (PLAIN, EXECUTABLE)
+        }
+
     def meaning(self, commit: str, task: Task) -> dict[str, str]:
         """Digest of each artifact of a commit, by path."""
         return {

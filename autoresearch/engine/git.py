@@ -159,6 +159,16 @@ class Git:
         """A blob's bytes."""
         return self.run("cat-file", "blob", oid)
 
+    def merge(self, base: bytes, ours: bytes, theirs: bytes, scratch: Path) -> bytes | None:
+        """`ours` with the edit that led from `base` to `theirs`; None where the two conflict."""
+        with _temporary(scratch, "merge-") as folder:
+            places = [folder / name for name in ("ours", "base", "theirs")]
+            for place, data in zip(places, (ours, base, theirs), strict=True):
+                place.write_bytes(data)
+            done = self._finished(("merge-file", "-p", *map(str, places)), b"", {}, (), self.folder)
+        # The exit code counts conflicts; a binary file or an error is one too.
+        return None if done.returncode else done.stdout
+
     def write_blob(self, data: bytes) -> str:
         """Store bytes exactly as they are; its id."""
         return self("hash-object", "-w", "--no-filters", "--stdin", data=data).strip()
@@ -247,9 +257,16 @@ def open_repository(root: Path) -> Git:
 @contextmanager
 def temporary_index(folder: Path) -> Iterator[dict[str, str]]:
     """An index of our own; the user's is not touched."""
+    with _temporary(folder, "index-") as place:
+        yield {"GIT_INDEX_FILE": str(place / "index")}
+
+
+@contextmanager
+def _temporary(folder: Path, prefix: str) -> Iterator[Path]:
+    """A folder in `folder`, gone afterwards; after a kill, with `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="index-", dir=folder) as name:
-        yield {"GIT_INDEX_FILE": str(Path(name) / "index")}
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as name:
+        yield Path(name)
 
 
 def _environment() -> dict[str, str]:

@@ -14,9 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autoresearch.engine.change import Change, check, diff_hash
-from autoresearch.engine.errors import Rejected, StudyStopped
-from autoresearch.engine.measuring import DISTURBED_RETRIES, Runs, code_lines_delta, measured
+from autoresearch.engine.change import Change, champion_message, check, diff_hash
+from autoresearch.engine.errors import ChampionMoved, Rejected, StudyStopped
+from autoresearch.engine.measuring import (
+    DISTURBED_RETRIES,
+    Runs,
+    code_lines_delta,
+    measured,
+    slow_start,
+)
 from autoresearch.engine.noise import Noise
 from autoresearch.engine.policy import Evidence, Policy
 from autoresearch.engine.state import BASELINE, State, scores
@@ -104,14 +110,29 @@ class Judge:
                 )
         return runs
 
+    def refuse_moved(self) -> None:
+        """Raises ChampionMoved if the branch holds another program than the champion's."""
+        champion, head = self.champion, self.workspace.champion_commit
+        if champion.commit in (None, head):
+            return
+        here, there = (self.workspace.meaning(c, self.task) for c in (head, str(champion.commit)))
+        if here != there:
+            raise ChampionMoved(
+                f"{self.workspace.branch} holds another program than the champion, trial "
+                f"{champion.id}: someone committed there",
+                f"`autoresearch undo {champion.id}` brings the champion back",
+            )
+
     # An edit ---------------------------------------------------------------------------------
 
     def judge(self, trial: Trial, scratch: Path) -> tuple[Trial, Change | None]:
         """Check, measure and decide what is in `scratch`; None for what broke a rule unmeasured."""
         try:
             change = self.workspace.collect(scratch, self.task)
-            check(change, self.task)
-            self._refuse_known(change)
+            own = self._own(change, trial)
+            check(own, self.task)
+            if self.task.mutation.refuse_known:
+                self._refuse_known(change, own)
         except Rejected as rejected:
             reason = f"{rejected.rule}: {rejected.message}"
             return replace(trial, status=TrialStatus.REJECTED, reason=reason), None
@@ -120,13 +141,25 @@ class Judge:
         # What runs is the change alone: nothing else that a proposer left comes along.
         program = self.workspace.program(change, trial.id)
         try:
-            return self._decide(trial, program, code_lines_delta(change)), change
+            trial = self._decide(trial, program, code_lines_delta(change))
         finally:
             self.workspace.drop(program)
+        return replace(trial, warning=self._warning(trial)), change
 
-    def _refuse_known(self, change: Change) -> None:
+    def _own(self, change: Change, trial: Trial) -> Change:
+        """The edit as its proposer made it: of the program that it was given to edit."""
+        if trial.start is None:
+            return change
+        commit = str(self.state.trials[trial.start].commit)
+        return self.workspace.seen_from(change, commit, self.task)
+
+    def _warning(self, trial: Trial) -> str:
+        champion = (*self.champion.replicates, *trial.champion_replicates)
+        return slow_start(trial.replicates, champion)
+
+    def _refuse_known(self, change: Change, own: Change) -> None:
         """Refuse what would cost a run and teach nothing. Raises Rejected."""
-        if change.means_nothing:
+        if own.means_nothing:
             raise Rejected("no-effect", "only comments, layout or local names differ")
         known = self.state.seen.get(diff_hash(change))
         if known is not None:
@@ -212,3 +245,26 @@ class Judge:
             reason = f"constraint: {broken}"
             return measured(replace(trial, status=TrialStatus.REJECTED, reason=reason), runs)
         return None
+
+    def message(self, trial: Trial) -> str:
+        """What the commit of a trial says: the score before and after, the idea, the decision."""
+        champion = self.champion
+        confidence = "" if trial.confidence is None else f"{trial.confidence:.3f}"
+        before = champion.score
+        if trial.score is not None and trial.delta is not None:
+            before = trial.score - trial.delta  # on the same seeds, where the mean has others too
+        trailers = {
+            "Trial": trial.id,
+            "Status": trial.status,
+            "Start": trial.start,
+            "Combines": ", ".join(map(str, trial.combines)),
+            "Confidence": confidence,
+            "Reason": trial.reason,
+        }
+        return champion_message(
+            self.task.objective.metric,
+            before,
+            trial.score,
+            trial.description,
+            {key: value for key, value in trailers.items() if value not in (None, "")},
+        )

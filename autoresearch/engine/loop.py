@@ -21,7 +21,9 @@ from typing import Any
 
 from autoresearch.engine.asking import Asker, Edit
 from autoresearch.engine.change import Change, champion_message
-from autoresearch.engine.errors import ChampionMoved, StudyStopped
+from autoresearch.engine.combining import best_combination, near_misses
+from autoresearch.engine.errors import StudyStopped
+from autoresearch.engine.frontier import start_of
 from autoresearch.engine.judging import Judge
 from autoresearch.engine.ledger import Ledger
 from autoresearch.engine.measuring import Runs, add_costs
@@ -48,7 +50,9 @@ class Loop:
     (`crash`). program: what the human wants and notes, asked for anew before every proposal.
     first_seed: seeds are this and the numbers after it, the same for champion and candidates.
     large_files: globs of what a run leaves that is worth its disk for a champion only. prune: stop
-    a candidate's first run when it can't catch up with the champion any more.
+    a candidate's first run when it can't catch up with the champion any more. frontier: of so many
+    of the best programs that were champion a proposer gets one to edit. combine: try near-misses
+    together as soon as there are two.
     """
 
     task: Task
@@ -65,6 +69,8 @@ class Loop:
     sleep: Callable[[float], None] = time.sleep
     large_files: tuple[str, ...] = ()
     prune: bool = False
+    frontier: int = 1
+    combine: bool = False
     state: State = field(default_factory=State)
     stop_asked: bool = False
 
@@ -136,26 +142,13 @@ class Loop:
     def baseline(self) -> Trial:
         """Measure the program as it stands on several seeds: the first champion, and the noise."""
         if BASELINE in self.state.trials:
-            self._refuse_moved()
+            self._judge.refuse_moved()
             return self.state.trials[BASELINE]
         started = _now()
         self.say("trial", {"id": BASELINE, "description": "baseline"})
         trial = replace(self._judge.baseline(), started_at=started, finished_at=_now())
         self._record(trial)
         return trial
-
-    def _refuse_moved(self) -> None:
-        """Raises ChampionMoved if the branch holds another program than the champion's."""
-        champion, head = self._judge.champion, self.workspace.champion_commit
-        if champion.commit in (None, head):
-            return
-        here, there = (self.workspace.meaning(c, self.task) for c in (head, str(champion.commit)))
-        if here != there:
-            raise ChampionMoved(
-                f"{self.workspace.branch} holds another program than the champion, trial "
-                f"{champion.id}: someone committed there",
-                f"`autoresearch undo {champion.id}` brings the champion back",
-            )
 
     # Driving ---------------------------------------------------------------------------------
 
@@ -172,7 +165,7 @@ class Loop:
             reason = self._spent(budget, began, trials_before)
             if reason:
                 return reason
-            outcome = self.trial(Asker(self, proposer, budget))
+            outcome = self._turn(proposer, budget)
             if isinstance(outcome, Trial):
                 empty = 0
                 proposer.observe(outcome)
@@ -189,6 +182,16 @@ class Loop:
                     "see `autoresearch log`, try another --agent, or start again later",
                 )
             self.sleep(BACKOFF_SECONDS * empty)
+
+    def _turn(self, proposer: Proposer, budget: Budget) -> Trial | Proposal:
+        """The next trial: of near-misses together, where that is asked for, or of a proposal."""
+        if self.combine:
+            members = near_misses(self.state, self.task.objective)
+            found = best_combination(self.workspace, self.task, members)
+            if len(found.members) > 1:
+                return self.trial(found, combines=found.ids)
+        start = start_of(self.state, self.task.objective, self.frontier)
+        return self.trial(Asker(self, proposer, budget, start), start)
 
     def _spent(self, budget: Budget, began: float, trials_before: int) -> str:
         """Which limit is reached, or ""."""
@@ -222,22 +225,37 @@ class Loop:
 
     # One trial -------------------------------------------------------------------------------
 
-    def trial(self, edit: Edit) -> Trial | Proposal:
+    def trial(
+        self, edit: Edit, start: Trial | None = None, combines: tuple[int, ...] = ()
+    ) -> Trial | Proposal:
         """One trial of what `edit` leaves in a scratch copy; a Proposal if that has a problem.
 
-        The trial is recorded, and kept or dropped, before this returns.
+        start: the former champion whose program the copy holds instead of the champion's.
+        combines: the trials whose edits this one puts together. The trial is recorded, and kept or
+        dropped, before this returns.
         """
         self.baseline()
         number, began = self.state.next_id, _now()
+        blank = Trial(
+            id=number,
+            parent=self._judge.champion.id,
+            status=TrialStatus.DISCARD,
+            reason="",
+            start=None if start is None else start.id,
+            combines=combines,
+        )
         with self._judge.scratch(number) as scratch:
+            if start is not None:
+                program = self.workspace.artifacts(str(start.commit), self.task)
+                self.workspace.place(scratch, program, self.task)
             proposal = edit(scratch, None, 0)
             if proposal.problem:
                 self._no_proposal(proposal)
                 return proposal
-            trial, change = self._mended(number, scratch, proposal, edit)
+            trial, change = self._mended(blank, scratch, proposal, edit)
             trial = replace(trial, started_at=began, finished_at=_now())
             if change is not None:  # also of what isn't kept: it stays reachable by its own ref
-                commit = self.workspace.commit(change, self._message(trial), trial.id)
+                commit = self.workspace.commit(change, self._judge.message(trial), trial.id)
                 trial = replace(trial, commit=commit)
             self._record(trial)
             if trial.status is TrialStatus.KEEP and trial.commit:
@@ -247,22 +265,21 @@ class Loop:
         return trial
 
     def _mended(
-        self, number: int, scratch: Path, proposal: Proposal, edit: Edit
+        self, blank: Trial, scratch: Path, proposal: Proposal, edit: Edit
     ) -> tuple[Trial, Change | None]:
         """Judge an edit; what crashes goes back to be mended, a bounded number of times."""
         for attempt in range(MEND_ATTEMPTS + 1):
-            self.say("trial", {"id": number, "description": proposal.description})
-            trial = Trial(
-                id=number,
-                parent=self._judge.champion.id,
-                status=TrialStatus.DISCARD,
-                reason="",
+            self.say("trial", {"id": blank.id, "description": proposal.description})
+            trial = replace(
+                blank,
                 description=proposal.description,
                 proposer=str(proposal.details.get("proposer", "")),
                 cost=proposal.cost,
                 predicted=proposal.predicted,
             )
             trial, change = self._judge.judge(trial, scratch)
+            if trial.warning:
+                self.say("warning", {"message": f"trial {trial.id}: {trial.warning}"})
             failure = trial.replicates[-1].failure if trial.replicates else None
             over = attempt == MEND_ATTEMPTS or self.stop_asked
             if trial.status is not TrialStatus.CRASH or failure is None or over:
@@ -291,25 +308,6 @@ class Loop:
         self.state.proposals += 1
         self.state.spend(cost)
         self.say("no_proposal", {"problem": proposal.problem})
-
-    def _message(self, trial: Trial) -> str:
-        champion = self._judge.champion
-        confidence = "" if trial.confidence is None else f"{trial.confidence:.3f}"
-        before = champion.score
-        if trial.score is not None and trial.delta is not None:
-            before = trial.score - trial.delta  # on the same seeds, where the mean has others too
-        return champion_message(
-            self.task.objective.metric,
-            before,
-            trial.score,
-            trial.description,
-            {
-                "Trial": trial.id,
-                "Status": trial.status,
-                "Confidence": confidence,
-                "Reason": trial.reason,
-            },
-        )
 
     def say(self, name: str, data: Mapping[str, Any]) -> None:
         """Tell whoever watches."""

@@ -91,6 +91,10 @@ class Study:
         """A file as a commit has it. Raises GitFailed if it has none."""
         return self._git.run("cat-file", "blob", f"{commit}:{path}")
 
+    def parent(self, commit: str) -> str:
+        """The commit that a trial's commit was made on. Raises GitFailed if it has none."""
+        return self._git("rev-parse", "--verify", f"{commit}^").strip()
+
     def _update_ref(self, ref: str, new: str, old: str | None, force: bool = False) -> None:
         """Move a ref from `old` (None: it doesn't exist). A lock in the way is waited for."""
         expected = [] if force else [old or "0" * len(new)]

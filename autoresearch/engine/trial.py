@@ -142,6 +142,8 @@ class Trial:
     status: TrialStatus
     reason: str
     description: str = ""
+    start: int | None = None  # the trial whose program was edited, where that isn't the parent's
+    combines: tuple[int, ...] = ()  # the trials whose edits were put together
     commit: str | None = None
     diff_hash: str = ""
     diff_stat: DiffStat = DiffStat()
@@ -161,6 +163,7 @@ class Trial:
     proposer: str = ""
     cost: Cost = Cost()
     predicted: float | None = None
+    warning: str = ""  # what a reader should know of the runs, though it decided nothing
     started_at: str = ""  # UTC, ISO 8601
     finished_at: str = ""
 
@@ -274,6 +277,8 @@ _TRIAL_READERS: dict[str, Callable[[Any], Any]] = {
     "status": TrialStatus,
     "reason": _text,
     "description": _text,
+    "start": _optional(_integer),
+    "combines": _tuple_of(_integer),
     "commit": _optional(_text),
     "diff_hash": _text,
     "diff_stat": DiffStat.from_dict,
@@ -293,6 +298,7 @@ _TRIAL_READERS: dict[str, Callable[[Any], Any]] = {
     "proposer": _text,
     "cost": Cost.from_dict,
     "predicted": _optional(_number),
+    "warning": _text,
     "started_at": _text,
     "finished_at": _text,
 }

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +111,18 @@ class Workspace(Study):
         """What each artifact of a commit says; `change.state_hash` of it is a trial's diff hash."""
         return self._gatherer.meaning(commit, task)
 
+    def artifacts(self, commit: str, task: Task) -> dict[str, bytes]:
+        """A commit's artifacts as stored, by path."""
+        return self._gatherer.artifacts(commit, task)
+
+    def seen_from(self, change: Change, base: str, task: Task) -> Change:
+        """The same program as an edit of the commit `base`, which is where it was begun."""
+        return self._gatherer.seen_from(change, base, task)
+
+    def merge(self, base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
+        """`ours` with the edit that led from `base` to `theirs`; None where the two conflict."""
+        return self._git.merge(base, ours, theirs, self._temporary)
+
     def champion_hash(self, task: Task) -> str:
         """What `diff_hash` would say of an edit that leads to the champion."""
         return state_hash(self.meaning(self.champion_commit, task))
@@ -144,17 +156,16 @@ class Workspace(Study):
         """
         folder = self._add_worktree(trial_id, name, change.base)
         try:
-            for file in change.files:
-                place = folder / file.path
-                if file.new is None:
-                    place.unlink(missing_ok=True)
-                    continue
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(file.new)
+            _write(folder, {file.path: file.new for file in change.files})
         except BaseException:  # a full disk, Ctrl-C
             self.drop(folder)
             raise
         return folder
+
+    def place(self, scratch: Path, files: Mapping[str, bytes], task: Task) -> None:
+        """Make these the artifacts of a scratch folder that was just made; others are removed."""
+        gone = dict.fromkeys(self.artifacts(self._seals[scratch].base, task))
+        _write(scratch, {**gone, **files})
 
     def collect(self, scratch: Path, task: Task) -> Change:
         """Take the artifacts back; everything else that differs is listed. Raises Rejected."""
@@ -377,3 +388,14 @@ class Workspace(Study):
             reason = follow.follow(self._git, place, move.old, move.new)
         self._marker.unlink(missing_ok=True)
         return reason
+
+
+def _write(folder: Path, files: Mapping[str, bytes | None]) -> None:
+    """Write files below a folder; None removes one."""
+    for path, data in files.items():
+        place = folder / path
+        if data is None:
+            place.unlink(missing_ok=True)
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)

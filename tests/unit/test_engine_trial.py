@@ -23,6 +23,8 @@ def full_trial() -> Trial:
         status=TrialStatus.KEEP,
         reason="better with 0.97 confidence",
         description="raise the learning rate",
+        start=2,
+        combines=(4, 6),
         commit="0" * 40,
         diff_hash="f" * 64,
         diff_stat=DiffStat(1, 2, 3),
@@ -42,6 +44,7 @@ def full_trial() -> Trial:
         proposer="search",
         cost=Cost(0.01, 100, 20, "native"),
         predicted=-0.004,
+        warning="200 s passed before its clock started",
         started_at="2026-01-01T00:00:00+00:00",
         finished_at="2026-01-01T00:05:00+00:00",
     )

@@ -1,117 +1,18 @@
 """The loop with real git and a real ledger, on a task whose score is a number in a file."""
 
-import random
 import subprocess
-from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
 from autoresearch.engine.errors import StudyStopped
-from autoresearch.engine.ledger import Ledger
-from autoresearch.engine.loop import Loop
-from autoresearch.engine.policy import Confirm, Greedy, Policy
-from autoresearch.engine.proposers.base import EXHAUSTED, NO_COST, Proposal, ProposalRequest
-from autoresearch.engine.task import Budget, MeasureRequest, Task
-from autoresearch.engine.trial import Cost, Failure, Replicate, Trial, TrialStatus
+from autoresearch.engine.measuring import slow_start
+from autoresearch.engine.policy import Greedy
+from autoresearch.engine.proposers.base import Proposal
+from autoresearch.engine.task import Budget, Task
+from autoresearch.engine.trial import Cost, Replicate, TrialStatus
 from autoresearch.engine.workspace import Workspace
-
-TASK = Task.parse(
-    {
-        "id": "number",
-        "artifacts": {"include": ["value.py"]},
-        "objective": {"metric": "score", "direction": "minimize"},
-        "constraints": ["memory <= 2 * baseline.memory"],
-    }
-)
-NOISE = 0.01
-
-
-def measure(request: MeasureRequest) -> Replicate:
-    """The value in the file, plus noise that the seed and the value decide."""
-    text = (request.folder / "value.py").read_text()
-    space: dict[str, object] = {}
-    exec(text, space)
-    if "crash" in space:
-        failure = Failure("training", str(space["crash"]), "it broke", "Traceback ...")
-        return Replicate(request.seed, None, failure=failure)
-    value = float(space["VALUE"])  # type: ignore[arg-type]
-    noise = random.Random(f"{request.seed} {value}").gauss(0, NOISE)
-    return Replicate(
-        request.seed,
-        value + noise,
-        metrics={"memory": float(space.get("MEMORY", 1.0))},  # type: ignore[arg-type]
-        seconds={"training": 1.0},
-        disturbed=str(space.get("DISTURBED", "")),
-        score_id="same",
-        details={"tier": "none", "curve": [[0.0, 2.0], [1.0, value]]},
-    )
-
-
-class Script:
-    """A proposer that writes the given programs, one after the other."""
-
-    name = "script"
-
-    def __init__(self, *programs: str | Proposal) -> None:
-        self.programs = list(programs)
-        self.requests: list[ProposalRequest] = []
-        self.observed: list[Trial] = []
-
-    def propose(self, request: ProposalRequest) -> Proposal:
-        self.requests.append(request)
-        if not self.programs:
-            return Proposal("", problem="no more ideas", problem_kind=EXHAUSTED)
-        program = self.programs.pop(0)
-        if isinstance(program, Proposal):
-            return program
-        (request.folder / "value.py").write_text(program)
-        first = program.splitlines()[0]
-        return Proposal(f"write {first}", predicted=-0.1, cost=NO_COST)
-
-    def observe(self, trial: Trial) -> None:
-        self.observed.append(trial)
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    root = tmp_path / "study"
-    root.mkdir()
-    (root / "value.py").write_text("VALUE = 1.0\n")
-    (root / "other.txt").write_text("mine\n")
-    for command in (
-        ("init", "-q"),
-        ("add", "."),
-        ("-c", "user.name=u", "-c", "user.email=u@example.org", "commit", "-qm", "first"),
-    ):
-        subprocess.run(["git", *command], cwd=root, check=True)
-    return root
-
-
-@pytest.fixture
-def make_loop(repository: Path) -> Callable[..., Loop]:
-    def make(policy: Policy | None = None, **more: object) -> Loop:
-        workspace = Workspace.open(repository, "test", create=True)
-        ledger = Ledger(repository / "results.jsonl")
-        options = {"rules": frozenset({"causality"}), "sleep": lambda seconds: None, **more}
-        return Loop(
-            TASK,
-            workspace,
-            ledger,
-            measure,
-            policy or Confirm(),
-            runs=repository / ".autoresearch" / "runs",
-            **options,  # type: ignore[arg-type]
-        )
-
-    return make
-
-
-def run(loop: Loop, *programs: str | Proposal) -> tuple[Script, list[Trial]]:
-    proposer = Script(*programs)
-    with loop:
-        loop.run(proposer, Budget())
-    return proposer, loop.ledger.trials()
+from tests.unit.studies import NOISE, TASK, Script, measure, run
 
 
 def test_the_baseline_is_measured_on_several_seeds_first(make_loop):
@@ -187,6 +88,48 @@ def test_what_need_not_be_run_is_refused(make_loop):
     assert "trial 2" in trials[3].reason
     assert "syntax" in trials[4].reason
     assert sum("candidate" in call.run_dir.name for call in calls) == 1
+
+
+def test_what_is_known_is_measured_where_the_task_does_not_refuse_it(make_loop):
+    measured_all = {"mutation": {"refuse_known": False}}
+    loop = make_loop(task=Task.parse({**TASK.model_dump(mode="json"), **measured_all}))
+    _, trials = run(
+        loop, "VALUE = 1.0  # a remark\n", "VALUE = 1.3\n", "VALUE = 1.3\n", "VALUE = 1.0\n"
+    )
+    assert [len(trial.replicates) for trial in trials[1:]] == [1, 1, 1, 0]
+    assert [trial.status for trial in trials[1:4]] == [TrialStatus.DISCARD] * 3
+    assert trials[1].delta == 0
+    assert trials[4].reason == "empty: nothing was changed"
+
+
+def test_a_long_way_to_the_clock_is_said_and_decides_nothing(make_loop):
+    def slow(request):
+        run = measure(request)
+        warmup = 400.0 if "candidate" in request.run_dir.name else 50.0
+        return replace(run, seconds={**run.seconds, "startup": 1.0, "warmup": warmup})
+
+    events = []
+    loop = make_loop(on_event=lambda name, data: events.append((name, data)))
+    loop.measure = slow
+    _, trials = run(loop, "VALUE = 0.5\n")
+    assert trials[1].status is TrialStatus.KEEP
+    assert trials[1].warning.startswith("401 s passed before its clock started")
+    assert "the champion took 51 s" in trials[1].warning
+    assert [data["message"] for name, data in events if name == "warning"] == [
+        f"trial 1: {trials[1].warning}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("own", "usual", "alarms"),
+    [(110.0, 0.0, False), (130.0, 0.0, True), (140.0, 50.0, False), (160.0, 50.0, True)],
+)
+def test_a_cold_compile_is_no_alarm(own, usual, alarms):
+    def of(seconds):
+        return Replicate(0, 1.0, seconds={"startup": 0.0, "warmup": seconds, "training": 999.0})
+
+    assert bool(slow_start([of(1.0), of(own)], [of(usual), of(1.0)] if usual else [])) is alarms
+    assert slow_start([], []) == ""
 
 
 def test_a_broken_rule_is_rejected_and_a_crash_is_mended(make_loop):

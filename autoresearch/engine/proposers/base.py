@@ -97,6 +97,7 @@ class ProposalRequest:
     dollars_left: float | None = None
     notes: str = ""
     cancelled: Callable[[], bool] | None = None
+    start: int | None = None  # the trial whose program is in `folder`, where not the champion's
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class Entry:
     confidence: float | None
     predicted: float | None
     reason: str
+    start: int | None = None  # the trial whose program was edited, where not the champion's
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Entry:
@@ -62,6 +63,7 @@ class Entry:
             confidence=number(record.get("confidence")),
             predicted=number(record.get("predicted")),
             reason=one_line(str(record.get("reason") or ""), 120),
+            start=record.get("start"),
         )
 
     def line(self) -> str:
@@ -74,6 +76,8 @@ class Entry:
             more.append(f"confidence {self.confidence:.2f}")
         if self.predicted is not None:
             more.append(f"predicted {self.predicted:+.4g}")
+        if self.start is not None:
+            more.append(f"from #{self.start}'s program")
         head = " ".join(parts) + (f" ({', '.join(more)})" if more else "")
         return f"{head}: {self.description}" + (f" [{self.reason}]" if self.reason else "")
 

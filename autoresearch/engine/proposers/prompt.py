@@ -12,6 +12,11 @@ _REPORT = (
     '{metric} you expect, for example {{"description": "halve MATRIX_LR", "predicted": -0.004}}'
 )
 
+_START = (
+    "Here {artifacts} are those of trial {start}, an earlier champion, not of the present one: a "
+    "better program may be reached from there. Your edit is measured against the present champion."
+)
+
 _AGENT = (
     "Make one experiment: one idea that may improve {metric} ({better} is better). Edit "
     "{artifacts} in the current folder, nothing else; other edits are thrown away. Keep the edit "
@@ -30,6 +35,8 @@ def instructions(request: ProposalRequest, task: str = _AGENT) -> str:
         "artifacts": ", ".join(request.artifacts),
     }
     parts = [task.format(**words)]
+    if request.start is not None:
+        parts.append(_START.format(**words, start=request.start))
     if request.failure is not None:
         parts.append(_mending(request))
     parts.append(_REPORT.format(**words))

@@ -156,7 +156,8 @@ class SearchProposer:
             "pruned": "pruned",
             "crash": "failed",
         }.get(status, "ignored")
-        if state == "complete" and trial.delta is None:
+        # What a change to another program came to against the champion isn't the change's effect.
+        if state == "complete" and (trial.delta is None or trial.start is not None):
             state = "ignored"
         loss = None if trial.delta is None else self._sign * trial.delta
         self._outcomes.append(Outcome(changes, state, loss, kept=status == "keep"))
