@@ -146,7 +146,8 @@ def run_program(
         process = subprocess.Popen(
             [os.path.abspath(program), *argv[1:]],
             cwd=cwd,
-            env={**env, MARK: mark},
+            # A worktree has its own .git; without one git would find the repository above.
+            env={"GIT_CEILING_DIRECTORIES": str(Path(cwd).resolve().parent), **env, MARK: mark},
             stdin=feed,  # a file, not a pipe: reading past it is an end of file, never a wait
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
