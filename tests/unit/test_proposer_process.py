@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -96,3 +97,26 @@ def test_only_named_variables_are_passed(tmp_path):
 def test_a_missing_program(tmp_path):
     with pytest.raises(FileNotFoundError, match="no-such"):
         run_program(["no-such"], cwd=tmp_path, env=needed_environment(), seconds=1)
+
+
+def test_git_in_the_folder_sees_no_repository_above_it(tmp_path: Path) -> None:
+    def top(folder: Path, inside: str = ".") -> tuple[int, str]:
+        command = ["git", "-C", inside, "rev-parse", "--show-toplevel"]
+        done = run_program(command, cwd=folder, env=needed_environment(), seconds=20)
+        return done.returncode, done.stdout.strip()
+
+    above = tmp_path / "above"
+    above.mkdir()
+    who = ["-c", "user.name=u", "-c", "user.email=u@example.org"]
+    for arguments in (
+        ["init", "-q"],
+        [*who, "commit", "-q", "--allow-empty", "-m", "first"],
+        ["worktree", "add", "-q", "--detach", "work/scratch"],
+    ):
+        subprocess.run(["git", *arguments], cwd=above, check=True)
+    scratch = above / "work" / "scratch"
+    (scratch / "deeper").mkdir()
+    assert top(scratch) == (0, str(scratch.resolve()))
+    assert top(scratch, "deeper") == (0, str(scratch.resolve()))
+    (scratch / ".git").unlink()
+    assert top(scratch)[0] != 0
