@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoresearch.console import PROBING, OnEvent
+from autoresearch.console import OnEvent, looking
 from autoresearch.options import BACKENDS
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def _measure(preset: Preset, name: str, seconds: float, repeats: int, on_event: 
     from prepare.experiment import run_experiment
     from prepare.outcome import Failure
 
-    on_event("phase", {"phase": PROBING})
-    hardware = backends.select(name).hardware
+    with looking(on_event):
+        hardware = backends.select(name).hardware
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="autoresearch-bench-") as folder:
         settings = write_experiment(

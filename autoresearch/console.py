@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 OnEvent = Callable[[str, dict[str, Any]], None]
 
 PLAIN_LINE_EVERY_S = 10.0
-# What goes on while `backends.select` runs; seconds the first time, nothing after.
-PROBING = "looking at the hardware (the first time, speed probes run for a minute)"
+LOOKING = "looking at the hardware"
+PROBING = "speed probes run for a minute, this first time"
 
 
 def to_json(document: Mapping[str, Any], indent: int | None = None) -> str:
@@ -133,6 +133,16 @@ class Output:
                 yield live
         else:
             yield PlainProgress(prefix)
+
+
+@contextlib.contextmanager
+def looking(on_event: OnEvent) -> Iterator[None]:
+    """Say what takes the time while `backends.select` runs inside."""
+    from backends.speed import announced
+
+    on_event("phase", {"phase": LOOKING})
+    with announced(lambda: on_event("phase", {"phase": PROBING})):
+        yield
 
 
 def describe(data: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoresearch.console import PROBING, OnEvent
+from autoresearch.console import OnEvent, looking
 
 if TYPE_CHECKING:
     from prepare.settings import Settings
@@ -94,9 +94,9 @@ def run_demo(
     preset = load_preset("demo")
     budget = SHARED_SECONDS / len(names) if seconds is None else seconds
     with progress("") as on_event:
-        on_event("phase", {"phase": PROBING})
         writable_folder(folder, "name another folder: autoresearch demo FOLDER")
-        hardware = [backends.select(name).hardware for name in names]
+        with looking(on_event):
+            hardware = [backends.select(name).hardware for name in names]
         settings = write_experiment(
             preset, folder, hardware[0], time_budget=budget, eval_bytes=EVAL_BYTES
         )

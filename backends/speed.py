@@ -12,6 +12,7 @@ versions, threads, shape and type. A cache that can't be read or written costs a
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import hashlib
 import importlib.metadata
 import json
@@ -40,6 +41,18 @@ NO_ANSWER = "no answer in time: it hangs, or the machine is busy"
 
 Run = Callable[[Request], Iterable[Figure]]
 
+_TELL: contextvars.ContextVar[Callable[[], None]] = contextvars.ContextVar("tell")
+
+
+@contextlib.contextmanager
+def announced(tell: Callable[[], None]) -> Iterator[None]:
+    """Call `tell` when probes begin to run inside; where the figures are remembered, it isn't."""
+    token = _TELL.set(tell)
+    try:
+        yield
+    finally:
+        _TELL.reset(token)
+
 
 def measure(
     hardware: Hardware,
@@ -57,6 +70,7 @@ def measure(
         known = read(path)
         missing = tuple(q for q in questions if not _answered(q, known))
         if missing:
+            _TELL.get(lambda: None)()
             items = {question.item for question in missing}
             kept = [figure for figure in known if figure.item not in items]
             request = Request(hardware, missing, key["shape"], key["dtype"] or None, list(kept))

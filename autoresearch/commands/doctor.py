@@ -22,7 +22,7 @@ def command(backend: str | None, measure: bool, json_mode: bool) -> None:
     The first run executes short speed probes (forward and backward) and remembers their figures.
     Use --measure if they were taken while the machine was busy.
     """
-    from autoresearch.console import PROBING, Output
+    from autoresearch.console import Output, looking
     from autoresearch.diagnosis import diagnose
     from backends import speed
 
@@ -32,8 +32,7 @@ def command(backend: str | None, measure: bool, json_mode: bool) -> None:
     if json_mode:
         report = diagnose(backend)
     else:
-        with out.progress() as on_event:
-            on_event("phase", {"phase": PROBING})
+        with out.progress() as on_event, looking(on_event):
             report = diagnose(backend)
         show(out, report)
     out.result(report, then=report_next(report))

@@ -96,7 +96,7 @@ def command(
     """
     import backends
     from autoresearch.awake import awake
-    from autoresearch.console import PROBING, Output
+    from autoresearch.console import Output, looking
     from autoresearch.engine.task import Budget
     from autoresearch.narration import narrated
     from autoresearch.study import Options, Study
@@ -107,8 +107,8 @@ def command(
     limits = {"trials": trials, "hours": hours, "dollars": dollars, "tokens": tokens}
     given = {name: item for name, item in limits.items() if item is not None}
     with narrated(out) as on_event:
-        on_event("phase", {"phase": PROBING})
-        backends.select(choices["backend"])
+        with looking(on_event):
+            backends.select(choices["backend"])
         with Study.write(folder, options, on_event, True) as study, awake() as problem:
             if problem:
                 out.warn(f"this machine may fall asleep: {problem}")

@@ -52,7 +52,7 @@ def command(
     that does not stop. Exit code 5 when the script fails.
     """
     import backends
-    from autoresearch.console import PROBING, Output
+    from autoresearch.console import Output, looking
     from prepare.experiment import run_experiment
     from prepare.outcome import Failure
 
@@ -60,9 +60,9 @@ def command(
     settings = workspace_settings(script, time_budget=time_budget, seed=seed)
     tier = chosen_tier(sandbox)
     with out.progress() as on_event:
-        on_event("phase", {"phase": PROBING})
         # Here, where what isn't there is a typed error and not the script's fault.
-        require_attention(attention, backends.select(backend).hardware)
+        with looking(on_event):
+            require_attention(attention, backends.select(backend).hardware)
         outcome = run_experiment(
             script.resolve(),
             settings,

@@ -59,7 +59,7 @@ def command(
     """
     import backends
     from autoresearch.checkout import switch_to_study, working_edit
-    from autoresearch.console import PROBING, Output
+    from autoresearch.console import Output, looking
     from autoresearch.engine.errors import Rejected
     from autoresearch.narration import narrated
     from autoresearch.study import Options, Study
@@ -76,8 +76,8 @@ def command(
         except Rejected as rejected:
             refuse(ctx, out, rejected)
             return
-        on_event("phase", {"phase": PROBING})
-        backends.select(choices["backend"])
+        with looking(on_event):
+            backends.select(choices["backend"])
         trial, left = measure(study, change, idea, predict, out)
     show_end(out, study, trial, left)
     ctx.exit(EXIT_CODES[str(trial.status)])

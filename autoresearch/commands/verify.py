@@ -79,14 +79,14 @@ def measure_again(out: Output, folder: Path, seeds: int, choices: dict[str, Any]
     import backends
     from autoresearch.awake import awake
     from autoresearch.commands.run import stopping
-    from autoresearch.console import PROBING
+    from autoresearch.console import looking
     from autoresearch.engine.recheck import recheck
     from autoresearch.narration import narrated
     from autoresearch.study import Options, Study
 
     with narrated(out) as on_event:
-        on_event("phase", {"phase": PROBING})
-        backends.select(choices["backend"])
+        with looking(on_event):
+            backends.select(choices["backend"])
         options = Options(**choices)
         with Study.write(folder, options, on_event) as study, awake(), stopping(study.loop, out):
             found = recheck(study.loop, seeds)

@@ -40,6 +40,17 @@ def test_measured_once_and_then_read(cache):
     assert list((cache / "probes").glob("*.json"))
 
 
+def test_probes_are_announced_when_they_run_and_only_then(cache):
+    told = []
+    for _ in range(2):
+        with speed.announced(lambda: told.append("probing")):
+            speed.measure(CPU, COMPILE, run=Runner())
+    assert told == ["probing"]
+    speed.forget()
+    speed.measure(CPU, COMPILE, run=Runner())
+    assert told == ["probing"], "nobody listens any more"
+
+
 def test_only_what_is_missing_is_measured(cache):
     runner = Runner()
     speed.measure(CPU, COMPILE, run=runner)
