@@ -123,8 +123,10 @@ def _without_odd(group: list[float]) -> list[float]:
 
 
 def _sum_of_squares(group: Sequence[float]) -> float:
-    mean = math.fsum(group) / len(group)
-    return math.fsum((x - mean) ** 2 for x in group)
+    # From the first score on: of equal ones the mean is rounded, and repeats would not agree.
+    moved = [x - group[0] for x in group]
+    mean = math.fsum(moved) / len(moved)
+    return math.fsum((x - mean) ** 2 for x in moved)
 
 
 def _capped_variance(

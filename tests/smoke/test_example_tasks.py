@@ -55,3 +55,18 @@ def test_a_function_gets_faster_and_wrong_answers_are_refused(run):
     assert champion.score < 0.7 * baseline.score, [t.reason for t in trials.values()]
     source = (folder / "fast.py").read_text()
     assert "for pair in counts" not in source
+
+
+def test_a_store_takes_less_space_by_search_alone(run):
+    folder, trials = run("config")
+    found = list(trials.values())
+    kept = [trial for trial in found if trial.status is TrialStatus.KEEP]
+    assert kept[0].score > 0.4 and kept[-1].score < 0.75 * kept[0].score
+    assert all(len(trial.replicates) == 1 for trial in kept[1:]), "its score has no noise"
+    assert all(trial.metrics["read_ratio"] <= 3 for trial in kept)
+    reasons = [trial.reason for trial in found if trial.status is TrialStatus.REJECTED]
+    assert any(reason.startswith("constraint: invalid") for reason in reasons)
+    held = TaskStudy.read(folder / "task.yaml").holdouts()
+    assert held[kept[-1].id]["run"]["score"] < 0.75 * held[0]["run"]["score"]
+    source = (folder / "store.py").read_text()
+    assert "BLOCK_RECORDS = 4 " not in source and "# how far back" in source

@@ -151,6 +151,12 @@ def test_deterministic_scores_cost_no_repeats():
     assert exact.action == "keep"
 
 
+def test_repeats_that_agree_exactly_have_no_noise_whatever_their_digits():
+    for score in (0.43517021276595746, 1 / 3, 0.1, 1e-300, -7.7):
+        noise = Noise.pooled([[score] * 3])
+        assert (noise.sd, noise.dof) == (0.0, 2.0)
+
+
 def test_identical_score_on_the_same_seed_is_no_effect():
     assert "no effect" in Confirm().decide(evidence({1: 1.001})).reason
     assert Confirm().decide(evidence({1: 1.001}, lines_delta=-3)).action == "keep"
