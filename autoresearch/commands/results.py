@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from autoresearch.options import json_option, workspace_option
+
+if TYPE_CHECKING:
+    from autoresearch.engine.trial import Trial
 
 
 @click.command("results")
@@ -17,7 +22,8 @@ from autoresearch.options import json_option, workspace_option
 def command(tsv: bool, kept: bool, folder: Path, json_mode: bool) -> None:
     """All trials as a table: score, effect against the champion of the time, how sure, the idea.
 
-    The ledger itself is results.jsonl; results.tsv is written anew after every trial.
+    The ledger itself is results.jsonl; results.tsv is written anew after every trial. --json leaves
+    the training curves out: `autoresearch show N --json` has them.
     """
     from autoresearch.console import Output
     from autoresearch.engine.ledger import export_tsv
@@ -26,7 +32,8 @@ def command(tsv: bool, kept: bool, folder: Path, json_mode: bool) -> None:
 
     out = Output(json_mode)
     study = Study.read(folder)
-    trials = lineage(study.state) if kept else study.ledger.trials()
+    state = study.state
+    trials = lineage(state) if kept else list(state.trials.values())
     if tsv and not json_mode:
         click.echo(export_tsv(trials), nl=False)
         return
@@ -34,7 +41,14 @@ def command(tsv: bool, kept: bool, folder: Path, json_mode: bool) -> None:
     then = [] if trials else ["autoresearch run --hours 8    begins a study"]
     document = {
         "tag": study.tag,
-        "champion": study.state.champion,
-        "trials": [trial.to_dict() for trial in trials],
+        "champion": state.champion,
+        "trials": [_without_curve(trial) for trial in trials] if json_mode else [],
     }
     out.result(document, then=then)
+
+
+def _without_curve(trial: Trial) -> dict[str, Any]:
+    """A trial as JSON values; the curve is nine tenths of it."""
+    fields = replace(trial, curve=()).to_dict()
+    del fields["curve"]
+    return fields

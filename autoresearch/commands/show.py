@@ -15,12 +15,18 @@ if TYPE_CHECKING:
     from autoresearch.study import Study
 
 
+PHASES = ("startup", "import", "build", "warmup", "training", "scoring", "total")
+
+
 @click.command("show")
 @click.argument("trial_id", type=click.IntRange(min=0), metavar="N")
 @workspace_option
 @json_option
 def command(trial_id: int, folder: Path, json_mode: bool) -> None:
-    """Trial N: the decision with its reasons, every run, the training curve, the edit."""
+    """Trial N: the decision with its reasons, every run, the training curve, the edit.
+
+    The log's end is shown of a run that failed; `autoresearch log N` prints whole logs.
+    """
     from autoresearch.console import Output
     from autoresearch.study import Study
 
@@ -56,9 +62,9 @@ def show(out: Output, study: Study, trial: Trial, diff: str) -> None:
     """All of it for people."""
     from autoresearch.narration import number, sparkline
 
-    out.heading(f"Trial {trial.id}: {' '.join(trial.description.split())}")
+    out.heading(f"Trial {trial.id}: {_line(trial.description)}")
     metric = study.task.objective.metric
-    rows = [("status", f"{trial.status}: {trial.reason}"), (metric, number(trial.score))]
+    rows = [("status", f"{trial.status}: {_line(trial.reason)}"), (metric, number(trial.score))]
     if trial.start is not None:
         rows.append(("begun at", f"trial {trial.start}'s program, not the champion's"))
     if trial.combines:
@@ -67,7 +73,8 @@ def show(out: Output, study: Study, trial: Trial, diff: str) -> None:
         sure = "" if trial.confidence is None else f", {trial.confidence:.1%} sure"
         rows.append(("effect", f"{trial.delta:+.6f} against trial {trial.parent}{sure}"))
     if trial.predicted is not None:
-        rows.append(("predicted", f"{trial.predicted:+.6f}"))
+        came = "" if trial.delta is None else f", it came to {trial.delta:+.6f}"
+        rows.append(("predicted", f"{trial.predicted:+.6f}{came}"))
     for label, name, form in (
         ("tokens/s", "tokens_per_second", ",.0f"),
         ("steps", "num_steps", ",.0f"),
@@ -96,16 +103,38 @@ def show(out: Output, study: Study, trial: Trial, diff: str) -> None:
 
 
 def _origin(trial: Trial) -> list[tuple[str, str]]:
-    cost = "" if trial.cost.dollars is None else f"{trial.cost.dollars:.4f} dollars"
-    seconds = trial.seconds.get("total")
+    """Who, where and how long; what isn't known is "" and left out."""
+    phases = sorted(trial.seconds, key=lambda name: (*PHASES, name).index(name))
+    took = [f"{name} {trial.seconds[name]:,.1f} s" for name in phases]
+    holes = "; ".join(_unprotected(trial))
+    isolation = f"tier {trial.tier}" + (f"; not protected against {holes}" if holes else "")
     return [
         ("proposer", trial.proposer),
-        ("cost", f"{cost} ({trial.cost.known})" if trial.cost.dollars else ""),
+        ("cost", _cost(trial)),
         ("commit", (trial.commit or "")[:12]),
-        ("backend", f"{trial.backend}, isolation tier {trial.tier}" if trial.backend else ""),
-        ("runs took", f"{seconds:,.0f} s" if seconds else ""),
-        ("when", f"{trial.started_at} to {trial.finished_at}"),
+        ("backend", trial.backend),
+        ("isolation", isolation if trial.tier else ""),
+        ("runs took", ", ".join(took)),
+        ("when", " to ".join(filter(None, (trial.started_at, trial.finished_at)))),
     ]
+
+
+def _cost(trial: Trial) -> str:
+    """What the proposal cost and how that is known; the baseline and an edit by hand cost none."""
+    cost = trial.cost
+    words = [] if cost.dollars is None else [f"{cost.dollars:.4f} dollars"]
+    words += [] if cost.tokens_in is None else [f"{cost.tokens_in:,} tokens in"]
+    words += [] if cost.tokens_out is None else [f"{cost.tokens_out:,} out"]
+    if not words:
+        return cost.known if trial.proposer else ""
+    return f"{', '.join(words)} ({cost.known})"
+
+
+def _unprotected(trial: Trial) -> list[str]:
+    """What the tier of its runs does not stop, each once."""
+    runs = (*trial.replicates, *trial.champion_replicates)
+    found = [str(item) for run in runs for item in run.details.get("not_protected_against", ())]
+    return list(dict.fromkeys(found))
 
 
 def show_runs(out: Output, trial: Trial) -> None:
@@ -124,7 +153,7 @@ def _run(program: str, run: Replicate) -> list[str]:
     remark = run.disturbed
     if run.failure is not None:
         remark = f"{run.failure.phase}: {run.failure.kind}: {run.failure.message}"
-    return [str(run.seed), program, number(run.score), remark]
+    return [str(run.seed), program, number(run.score), _line(remark)]
 
 
 def show_failure(out: Output, trial: Trial) -> None:
@@ -133,6 +162,11 @@ def show_failure(out: Output, trial: Trial) -> None:
     if failure is not None and failure.log_tail.strip():
         out.say()
         out.say(_clean(failure.log_tail.rstrip()))
+
+
+def _line(text: str) -> str:
+    """Words of a candidate or a proposer on one line, fit for a terminal."""
+    return " ".join(_clean(text).split())
 
 
 def _clean(text: Any) -> str:

@@ -1,0 +1,156 @@
+"""`show` and `results`: all that is known of a trial, and thousands of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoresearch import cli, narration
+from autoresearch.console import Output
+from autoresearch.engine.ledger import Ledger
+from autoresearch.engine.trial import Cost, Failure, Replicate, Trial, TrialStatus
+from autoresearch.init import make_workspace
+from prepare.settings import Settings
+
+HOLES = {"not_protected_against": ["a hole in the kernel", "the GPU's memory"]}
+CURVE = tuple((float(i), 5.0 - i / 50) for i in range(100))
+
+
+def trial(number: int, **more: Any) -> Trial:
+    fields: dict[str, Any] = {
+        "parent": 0 if number else None,
+        "status": TrialStatus.DISCARD if number else TrialStatus.KEEP,
+        "reason": "not better: 2.0 -> 2.1",
+        "description": f"idea {number}",
+        "score": 2.0 + number / 1000,
+        "curve": CURVE,
+        "replicates": (Replicate(3, 2.1, details=HOLES), Replicate(4, 2.2, details=HOLES)),
+    }
+    return Trial(id=number, **{**fields, **more})
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """A workspace whose ledger has a baseline."""
+    folder = tmp_path / "w"
+    files = {"train.py": "X = 1\n", "autoresearch.toml": Settings().dumps()}
+    make_workspace(folder, files, "begin")
+    monkeypatch.chdir(folder)
+    ledger = Ledger(folder / "results.jsonl")
+    ledger.append({"kind": "study", "tag": "mar5"})
+    ledger.append_trial(trial(0, description="baseline"))
+    return ledger
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    capsys.readouterr()
+    assert cli.run(list(args)) == 0
+    return capsys.readouterr().out
+
+
+def begun(folder: Path) -> None:
+    """The study's branch, which `show` asks for an edit without a file of its own."""
+    from autoresearch.engine.workspace import Workspace
+
+    Workspace.open(folder, "mar5", create=True)
+
+
+def test_show_has_all_that_is_known(ledger: Ledger, capsys) -> None:
+    begun(Path.cwd())
+    ledger.append_trial(
+        trial(
+            1,
+            description="gated MLP\x1b[2J",
+            delta=0.1,
+            confidence=0.02,
+            predicted=-0.004,
+            champion_replicates=(Replicate(4, 2.05, details=HOLES, disturbed="a neighbour"),),
+            cost=Cost(0.0123, 1500, 200, "estimated"),
+            proposer="claude",
+            tier="landlock",
+            backend="cpu",
+            commit="ab" * 20,
+            seconds={"scoring": 4.0, "startup": 1.5, "total": 325.5, "training": 320.0},
+            metrics={"tokens_per_second": 30112.0, "num_steps": 900.0, "mfu_percent": 12.3},
+            started_at="2026-01-01T00:00:00+00:00",
+            finished_at="2026-01-01T00:05:00+00:00",
+        )
+    )
+    edit = Path(".autoresearch/runs/mar5/0001/change.diff")
+    edit.parent.mkdir(parents=True)
+    edit.write_text("--- a/train.py\n+++ b/train.py\n-X = 1\n+X = 2\n")
+    out = run(capsys, "show", "1")
+    said = " ".join(out.split())
+    for part in (
+        "Trial 1: gated MLP",
+        "discard: not better",
+        "+0.100000 against trial 0, 2.0% sure",
+        "-0.004000, it came to +0.100000",
+        "0.0123 dollars, 1,500 tokens in, 200 out (estimated)",
+        "tier landlock; not protected against a hole in the kernel; the GPU's memory",
+        "startup 1.5 s, training 320.0 s, scoring 4.0 s, total 325.5 s",
+        "3 candidate 2.1",
+        "4 candidate 2.2",
+        "4 champion 2.050000 a neighbour",
+        "training loss 5 ",
+        "+X = 2",
+        "30,112",
+        "12.3%",
+        "claude",
+        "autoresearch log 1",
+    ):
+        assert part in said, part
+    assert said.count("a hole in the kernel") == 1 and "\x1b" not in out
+    document = json.loads(run(capsys, "show", "1", "--json"))
+    assert document["trial"]["curve"][-1] == [99.0, 3.02] and "+X = 2" in document["diff"]
+
+
+def test_show_of_a_crash_ends_with_its_log(ledger: Ledger, capsys) -> None:
+    begun(Path.cwd())
+    broken = Failure("training", "exception", "it\x1b[1m broke", "step 3\nValueError: no\n")
+    runs = (Replicate(0, None, failure=broken),)
+    ledger.append_trial(
+        trial(1, status=TrialStatus.CRASH, score=None, replicates=runs, curve=(), proposer="x")
+    )
+    out = run(capsys, "show", "1")
+    assert "training: exception: it broke" in " ".join(out.split()) and "ValueError: no" in out
+    assert "cost" in out and "unknown" in out, "a cost that nobody knows is no zero"
+    assert "cost" not in run(capsys, "show", "0"), "the baseline has none"
+
+
+def test_results_of_thousands_of_trials(ledger: Ledger, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+    with ledger:
+        for number in range(1, 2001):
+            ledger.append_trial(trial(number, curve=CURVE[:2], delta=number / 1e5))
+    lines = run(capsys, "results").splitlines()
+    assert len(lines) == 2002, "a line per trial, and the names"
+    assert lines[0].split()[:4] == ["trial", "status", "score", "effect"]
+    assert " ".join(lines[-1].split()) == "2000 discard 4.000000 +0.0200 - 2 idea 2000"
+    assert lines[0].index("idea") == lines[1].index("baseline") == lines[-1].index("idea")
+    assert len(run(capsys, "results", "--tsv").splitlines()) == 2002
+    document = json.loads(run(capsys, "results", "--json"))
+    assert len(document["trials"]) == 2001 and "curve" not in document["trials"][-1]
+    assert document["trials"][-1]["replicates"][1]["seed"] == 4
+    assert [t["id"] for t in json.loads(run(capsys, "results", "--kept", "--json"))["trials"]] == [
+        0
+    ]
+
+
+def test_on_a_terminal_an_idea_is_broken_to_its_width(capsys, monkeypatch) -> None:
+    long = trial(1, description="an idea\x1b[2J of many words " * 10)
+    narration.show_trials(Output(False), [long])
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "70")
+    narration.show_trials(Output(False), [long])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 4 and all(len(line) <= 70 for line in lines[1:])
+    assert "\x1b[2J" not in "".join(lines)
+    narration.show_trials(Output(True), [long])
+    narration.show_trials(Output(False), [])
+    assert capsys.readouterr().out.count("trial") == 1
