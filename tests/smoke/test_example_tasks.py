@@ -70,3 +70,13 @@ def test_a_store_takes_less_space_by_search_alone(run):
     assert held[kept[-1].id]["run"]["score"] < 0.75 * held[0]["run"]["score"]
     source = (folder / "store.py").read_text()
     assert "BLOCK_RECORDS = 4 " not in source and "# how far back" in source
+
+
+def test_a_prompt_sorts_more_messages_also_unseen_ones(run):
+    folder, trials = run("prompt")
+    kept = [trial for trial in trials.values() if trial.status is TrialStatus.KEEP]
+    assert kept[0].score < 0.4 and kept[-1].score > 0.7
+    assert trials["drop the place of the message"].status is TrialStatus.REJECTED
+    assert trials["feature: an example that misleads"].status is TrialStatus.DISCARD
+    held = TaskStudy.read(folder / "task.yaml").holdouts()
+    assert held[0]["run"]["score"] < 0.4 and held[kept[-1].id]["run"]["score"] > 0.7
