@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 import pytest
 
@@ -9,6 +10,7 @@ from autoresearch.engine.proposers.base import (
     ProposalRequest,
     Proposer,
     ProposerOptions,
+    ProposerUnavailable,
     UnknownProposer,
     artifact_files,
     changed_files,
@@ -207,6 +209,34 @@ def test_proposers_are_found_by_name():
     assert "claude" in error.value.hint and error.value.exit_code == 2
     with pytest.raises(ProposerOptions, match="colour"):
         find_proposer("search", {"colour": "red"})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words", "hint"),
+    [
+        ("api", {}, "needs the option 'model'", "--agent-option model="),
+        ("api", {"modl": "m"}, "no option 'modl'", "'model'"),
+        ("api", {"model": "m", "prices": 3}, "two numbers", "prices=[0.5,1.5]"),
+        ("api", {"model": "m", "prices": ["a", "b"]}, "two numbers", "million"),
+        ("api", {"model": "m", "base_url": 17}, "an address, not 17", "http://"),
+        ("command", {}, "needs the option 'command'", "command="),
+        ("claude", {"modle": "m"}, "no option 'modle'", "'model'"),
+    ],
+)
+def test_an_option_that_is_wrong_is_named(name, options, words, hint):
+    with pytest.raises(ProposerOptions, match=re.escape(words)) as error:
+        find_proposer(name, options)
+    assert hint in error.value.hint and "__init__" not in error.value.message
+
+
+def test_what_is_missing_is_told_before_anything_is_measured(monkeypatch):
+    with pytest.raises(ProposerUnavailable, match="no-such-program"):
+        find_proposer("command", {"command": "no-such-program -x"}).check()
+    find_proposer("command", {"command": "git"}).check()
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ProposerUnavailable, match="OPENAI_API_KEY"):
+        find_proposer("api", {"model": "m"}).check()
+    find_proposer("api", {"model": 5, "base_url": "http://127.0.0.1:1/v1"}).check()
 
 
 def test_costs():

@@ -10,6 +10,9 @@ import psutil
 import pytest
 
 from autoresearch.engine.proposers import process
+from autoresearch.engine.proposers.base import ProposalRequest
+from autoresearch.engine.proposers.command import CommandProposer
+from autoresearch.engine.proposers.digest import Digest
 from autoresearch.engine.proposers.process import (
     MARK,
     end_orphans,
@@ -120,3 +123,12 @@ def test_git_in_the_folder_sees_no_repository_above_it(tmp_path: Path) -> None:
     assert top(scratch, "deeper") == (0, str(scratch.resolve()))
     (scratch / ".git").unlink()
     assert top(scratch)[0] != 0
+
+
+def test_a_removed_artifact_is_described(tmp_path):
+    (tmp_path / "train.py").write_text("x = 1\n")
+    request = ProposalRequest(tmp_path, ("train.py",), "", Digest(), 20.0)
+    proposal = CommandProposer([sys.executable, "-c", "import os; os.remove('train.py')"]).propose(
+        request
+    )
+    assert not proposal.problem and proposal.description == "edit of train.py, not described"

@@ -216,6 +216,16 @@ def test_what_it_can_not_do_is_said(tmp_path):
     assert small.propose(request).problem_kind == EXHAUSTED
 
 
+def test_only_names_as_a_command_line_gives_them(tmp_path):
+    proposer = SearchProposer(HINTS, only="MATRIX_LR, DEPTH")
+    for number in range(10):
+        found = proposer.propose(request_for(tmp_path / str(number), seed=number))
+        assert set(found.details["changes"]) <= {"MATRIX_LR", "DEPTH"}
+    none = SearchProposer(HINTS, only="MATRIX_RL").propose(request_for(tmp_path / "none"))
+    assert none.problem_kind == EXHAUSTED and "MATRIX_RL" in none.problem
+    assert "MATRIX_LR" in none.problem, "and what there is"
+
+
 def test_options_are_checked():
     with pytest.raises(ProposerOptions):
         SearchProposer(method="grid")

@@ -88,9 +88,17 @@ class ApiProposer:
     ) -> None:
         if not model:
             raise ProposerOptions("proposer api: no model is named", "give model=NAME")
-        if prices is not None and (len(prices) != 2 or min(prices) < 0):
-            raise ProposerOptions("proposer api: prices are two numbers from 0 up", "see its help")
-        self._model = model
+        if prices is not None and not _are_prices(prices):
+            raise ProposerOptions(
+                f"proposer api: prices are two numbers from 0 up, not {prices!r}",
+                "prices=[0.5,1.5]: dollars per million tokens in, and out",
+            )
+        if base_url is not None and not str(base_url).startswith(("http://", "https://")):
+            raise ProposerOptions(
+                f"proposer api: base_url is an address, not {base_url!r}",
+                "for example base_url=http://127.0.0.1:11434/v1",
+            )
+        self._model = str(model)
         self._base_url = base_url
         self._key_env = key_env
         self._prices = prices
@@ -101,6 +109,10 @@ class ApiProposer:
             self._settings["max_tokens"] = max_tokens
         self._repairs = repairs
         self._environ = environ
+
+    def check(self) -> None:
+        """Raises ProposerUnavailable without the client, or without a key where one is needed."""
+        self._client().close()
 
     def propose(self, request: ProposalRequest) -> Proposal:
         """One answer, repaired once if need be. Raises ProposerUnavailable without the client."""
@@ -287,6 +299,11 @@ class ApiProposer:
             changed=changed,
             details={"answers": len(answers), "model": self._model},
         )
+
+
+def _are_prices(value: Any) -> bool:
+    pair = isinstance(value, (tuple, list)) and len(value) == 2
+    return pair and all(number(item) is not None and item >= 0 for item in value)
 
 
 def _question(request: ProposalRequest, texts: Mapping[str, str]) -> str:

@@ -15,7 +15,9 @@ the options as keyword arguments and returns a Proposer.
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -210,7 +212,7 @@ def find_proposer(name: str, options: Mapping[str, Any] | None = None) -> Propos
     if name in AGENTS:
         from autoresearch.engine.proposers.agents import AgentProposer
 
-        return _make(name, lambda **more: AgentProposer(name, **more), options)
+        return _make(name, functools.partial(AgentProposer, name), options)
     if name in BUILT_IN:
         module, attribute = BUILT_IN[name]
         return _make(name, getattr(import_module(module), attribute), options)
@@ -231,13 +233,39 @@ def find_proposer(name: str, options: Mapping[str, Any] | None = None) -> Propos
 
 
 def _make(name: str, factory: Callable[..., Any], options: dict[str, Any]) -> Proposer:
+    _check_names(name, factory, options)
     try:
         proposer = factory(**options)
     except TypeError as error:
-        raise ProposerOptions(f"proposer {name}: {error}", "see its documentation") from error
+        raise ProposerOptions(
+            f"proposer {name}: {error}", f"given were {', '.join(options) or 'no options'}"
+        ) from error
     if not isinstance(proposer, Proposer):
         raise ProposerOptions(
             f"proposer {name}: {type(proposer).__name__} has no name, propose and observe",
             "implement autoresearch.engine.proposers.base.Proposer",
         )
     return proposer
+
+
+def _check_names(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Raises ProposerOptions for an option that the factory doesn't know, or needs and hasn't."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        return  # some callables have none to look at
+    if any(item.kind is item.VAR_KEYWORD for item in parameters):
+        return
+    known = [item.name for item in parameters]
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+            raise ProposerOptions(f"proposer {name} has no option {option!r}", hint)
+    for item in parameters:
+        needed = item.default is item.empty and item.kind is not item.VAR_POSITIONAL
+        if needed and item.name not in options:
+            raise ProposerOptions(
+                f"proposer {name} needs the option {item.name!r}",
+                f"--agent-option {item.name}=...",
+            )

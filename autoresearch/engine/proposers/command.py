@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -78,6 +79,15 @@ class CommandProposer:
         self._cwd = cwd
         self._tier = tier
         self._network = network
+
+    def check(self) -> None:
+        """Raises ProposerUnavailable when there is no such program."""
+        path = needed_environment(self._pass_env, self._environ).get("PATH")
+        if shutil.which(self._argv[0], path=path) is None:
+            raise ProposerUnavailable(
+                f"proposer command: there is no program {self._argv[0]!r} to start",
+                "give the full path of a program that can be executed",
+            )
 
     def propose(self, request: ProposalRequest) -> Proposal:
         """Run the program once. Raises ProposerUnavailable when it can't be started."""

@@ -14,7 +14,6 @@ from autoresearch.engine.proposers.base import (
     UNKNOWN_COST,
     Proposal,
     ProposalRequest,
-    artifact_files,
     changed_files,
     snapshot,
     touches,
@@ -92,5 +91,5 @@ def _signal(number: int) -> str:
 
 def _summary(request: ProposalRequest, changed: tuple[str, ...]) -> str:
     """A description for an edit that its author left without one."""
-    inside = [path for path in changed if path in artifact_files(request.folder, request.artifacts)]
+    inside = [path for path in changed if touches([path], request.artifacts)]
     return f"edit of {', '.join(inside[:3])}, not described" if inside else ""

@@ -90,7 +90,7 @@ class SearchProposer:
         seed: int = 0,
         method: str = "auto",
         direction: str = "minimize",
-        only: Sequence[str] | None = None,
+        only: str | Sequence[str] | None = None,
         max_changes: int = 3,
         file: str | None = None,
         history: Iterable[Trial] = (),
@@ -106,6 +106,8 @@ class SearchProposer:
         self._seed = seed
         self._method = method
         self._sign = 1.0 if direction == "minimize" else -1.0
+        if isinstance(only, str):  # from a command line: "MATRIX_LR,DEPTH"
+            only = [name.strip() for name in only.split(",")]
         self._only = None if only is None else tuple(only)
         self._max_changes = max_changes
         self._file = file
@@ -129,6 +131,10 @@ class SearchProposer:
             constants = constants_of(source)
         except (SyntaxError, UnicodeDecodeError) as error:
             return _none(f"{path.name} does not parse: {error}", FAILED)
+        if not self._space(constants):
+            which = "no constant" if self._only is None else f"none of {', '.join(self._only)}"
+            has = ", ".join(constants)
+            return _none(f"{which} can be searched; {path.name} has {has}", EXHAUSTED)
         changes = self.suggest(constants, request.seed)
         if not changes:
             return _none(f"no valid and new change found in {DRAWS} draws", EXHAUSTED)
