@@ -173,6 +173,16 @@ class Study:
         return self._state
 
     @property
+    def git_root(self) -> Path:
+        """The top of its repository: the workspace itself."""
+        return self.root
+
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        """Under which settings scores were measured."""
+        return self.settings.model_dump(exclude_none=True)
+
+    @property
     def runs(self) -> Path:
         """Where runs leave their logs, weights and curves."""
         return self.root / OWN_FOLDER / "runs" / self.tag

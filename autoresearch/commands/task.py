@@ -122,6 +122,7 @@ def show_end(out: Output, file: Path, study: TaskStudy, reason: str) -> None:
     from autoresearch.commands.run import status_counts
     from autoresearch.narration import show_kept
     from autoresearch.study import lineage
+    from autoresearch.taskfile.views import show_holdouts
 
     state = study.state
     kept = lineage(state)
@@ -129,9 +130,7 @@ def show_end(out: Output, file: Path, study: TaskStudy, reason: str) -> None:
     out.say()
     out.say(f"Ended: {reason}. " + ", ".join(f"{n} {name}" for name, n in counts.items()))
     show_kept(out, study.task.objective.metric, kept)
-    for trial_id, record in study.holdouts().items():
-        if any(trial.id == trial_id for trial in kept):
-            out.say(f"held-out score of trial {trial_id}: {holdout_words(record)}")
+    show_holdouts(out, study)
     out.result(
         {
             "reason": reason,
@@ -146,14 +145,6 @@ def show_end(out: Output, file: Path, study: TaskStudy, reason: str) -> None:
             f"autoresearch task run {file}    go on",
         ],
     )
-
-
-def holdout_words(record: dict[str, Any]) -> str:
-    """A held-out score, or why there is none."""
-    run = record["run"]
-    if run["failure"] is not None:
-        return f"none: {run['failure']['kind']}: {run['failure']['message']}"
-    return format(run["score"], ".6f")
 
 
 @command.command("check")

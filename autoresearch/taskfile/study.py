@@ -28,10 +28,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from autoresearch.engine.asking import digest_of
 from autoresearch.engine.errors import TaskError
 from autoresearch.engine.ledger import Ledger, export_tsv
 from autoresearch.engine.loop import Loop
 from autoresearch.engine.program import Program
+from autoresearch.engine.proposers.digest import Digest
 from autoresearch.engine.sandbox import Tier
 from autoresearch.engine.state import State
 from autoresearch.engine.task import Event, MeasureRequest
@@ -114,6 +116,7 @@ class TaskStudy:
             self._stop_at_target()
             try:
                 yield
+                self._follow()
             finally:
                 self._now.clear()
 
@@ -123,6 +126,19 @@ class TaskStudy:
     def root(self) -> Path:
         """Where the ledger is."""
         return self.place.work
+
+    @property
+    def git_root(self) -> Path:
+        """The top of its private repository."""
+        return self.repository.root
+
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        """Under which settings scores were measured."""
+        task = self.task.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        shown = {name: task[name] for name in ("runner", "scorer") if name in task}
+        header = (self.ledger.records("study") or [{}])[-1]
+        return {**shown, "sandbox": header.get("sandbox", "none yet")}
 
     @property
     def tag(self) -> str:
@@ -187,6 +203,10 @@ class TaskStudy:
     @cached_property
     def _now(self) -> Now:
         return Now(self.now_file)
+
+    def digest(self) -> Digest:
+        """What proposers are told of the past."""
+        return digest_of(self.task, self.ledger, self.state.champion)
 
     def mutator(self) -> WatchedProposer:
         """Who proposes; only inside `write`. Raises ProposerError."""
