@@ -161,10 +161,12 @@ def test_what_crashes_together_is_not_mended(loop):
     branch = ["git", "branch", "-f", "autoresearch/test"]
     subprocess.run(branch, cwd=loop.workspace.root, check=True)
     loop.combine = True
+    events = []
+    loop.on_event = lambda name, data: events.append((name, data.get("id")))
     _, trials = run(loop, table(A=-0.06) + crash, table(B=-0.07) + crash)
     assert trials[3].combines == (2, 1)
     assert trials[3].status is TrialStatus.CRASH
-    assert len(trials[3].replicates) == 1
+    assert events.count(("run", 3)) == 1
 
 
 def test_a_combination_counts_as_a_trial_of_the_budget(loop):
