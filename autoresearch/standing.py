@@ -21,8 +21,9 @@ from autoresearch.engine.state import BASELINE, State
 from autoresearch.engine.trial import Trial
 from autoresearch.narration import together
 from autoresearch.now import CURVE_POINTS, read_now
+from autoresearch.opening import AnyStudy, open_study
 from autoresearch.pretraining import thin
-from autoresearch.study import Study, lineage
+from autoresearch.study import lineage
 
 RECENT = 8  # decisions shown
 PACE_OF = 20  # trials that tell how long one takes
@@ -30,11 +31,11 @@ WORDS = 200  # characters of an idea
 
 
 class Look:
-    """Looks at the study of one folder. Raises what Study.read and the ledger can raise."""
+    """Looks at the study of one folder. Raises what opening it and the ledger can raise."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._study = Study.read(folder)
+        self._study = open_study(folder)
         self._known: tuple[tuple[str, str], dict[str, Any]] | None = None
 
     def __call__(self) -> dict[str, Any]:
@@ -43,7 +44,7 @@ class Look:
         headers = study.ledger.records("study")
         if not headers or headers[-1]["tag"] != study.tag:
             # Whoever begins a study names it.
-            study = self._study = Study.read(self._folder)
+            study = self._study = open_study(self._folder)
         state = study.state
         records = study.ledger.records()
         mark = (study.tag, str(records[-1]["hash"]) if records else "")
@@ -60,7 +61,7 @@ class Look:
         }
 
 
-def recorded(study: Study, state: State) -> dict[str, Any]:
+def recorded(study: AnyStudy, state: State) -> dict[str, Any]:
     """What the ledger says."""
     champion = None if state.champion is None else state.trials[state.champion]
     baseline = state.trials.get(BASELINE)
@@ -112,7 +113,7 @@ def _decision(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _writer(study: Study) -> tuple[str | None, bool]:
+def _writer(study: AnyStudy) -> tuple[str | None, bool]:
     """Who writes the ledger now, and whether the last one was killed."""
     path = study.ledger.path
     holder = Holder.read(path.with_name(path.name + ".holder"))

@@ -24,12 +24,12 @@ def command(trial_id: int | None, run_name: str | None, folder: Path, json_mode:
     from autoresearch.commands.show import find
     from autoresearch.console import Output
     from autoresearch.engine.proposers.text import clean
-    from autoresearch.study import Study
+    from autoresearch.opening import open_study
     from prepare.errors import UsageError
     from prepare.runfiles import read_end
 
     out = Output(json_mode)
-    study = Study.read(folder)
+    study = open_study(folder)
     trial = find(study, max(study.state.trials, default=0) if trial_id is None else trial_id)
     place = study.run_folder(trial.id)
     names = sorted(path.parent.name for path in place.glob("*/train.log"))

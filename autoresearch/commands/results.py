@@ -28,17 +28,18 @@ def command(tsv: bool, kept: bool, folder: Path, json_mode: bool) -> None:
     from autoresearch.console import Output
     from autoresearch.engine.ledger import export_tsv
     from autoresearch.narration import show_trials
-    from autoresearch.study import Study, lineage
+    from autoresearch.opening import go_on, open_study
+    from autoresearch.study import lineage
 
     out = Output(json_mode)
-    study = Study.read(folder)
+    study = open_study(folder)
     state = study.state
     trials = lineage(state) if kept else list(state.trials.values())
     if tsv and not json_mode:
         click.echo(export_tsv(trials), nl=False)
         return
     show_trials(out, trials)
-    then = [] if trials else ["autoresearch run --hours 8    begins a study"]
+    then = [] if trials else [f"{go_on(folder)} --hours 8    begins a study"]
     document = {
         "tag": study.tag,
         "champion": state.champion,

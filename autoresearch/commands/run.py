@@ -182,8 +182,6 @@ def show_end(out: Output, study: Study, reason: str) -> None:
 
 def status_counts(study: Study) -> dict[str, int]:
     """How many trials ended in which way, the baseline left out."""
-    counts: dict[str, int] = {}
-    for trial in study.state.trials.values():
-        if trial.parent is not None:
-            counts[str(trial.status)] = counts.get(str(trial.status), 0) + 1
-    return counts
+    from autoresearch.standing import counts
+
+    return counts(study.state)

@@ -12,10 +12,10 @@ from autoresearch.options import json_option, workspace_option
 if TYPE_CHECKING:
     from autoresearch.console import Output
     from autoresearch.engine.trial import Replicate, Trial
-    from autoresearch.study import Study
+    from autoresearch.opening import AnyStudy
 
 
-PHASES = ("startup", "import", "build", "warmup", "training", "scoring", "total")
+PHASES = ("startup", "import", "build", "warmup", "training", "scoring")
 
 
 @click.command("show")
@@ -28,17 +28,18 @@ def command(trial_id: int, folder: Path, json_mode: bool) -> None:
     The log's end is shown of a run that failed; `autoresearch log N` prints whole logs.
     """
     from autoresearch.console import Output
-    from autoresearch.study import Study
+    from autoresearch.opening import open_study, there
 
     out = Output(json_mode)
-    study = Study.read(folder)
+    study = open_study(folder)
     trial = find(study, trial_id)
     diff = edit_of(study, trial)
     show(out, study, trial, diff)
-    out.result({"trial": trial.to_dict(), "diff": diff}, then=[f"autoresearch log {trial_id}"])
+    log = f"autoresearch log {trial_id}{there(folder)}"
+    out.result({"trial": trial.to_dict(), "diff": diff}, then=[log])
 
 
-def find(study: Study, trial_id: int) -> Trial:
+def find(study: AnyStudy, trial_id: int) -> Trial:
     """The trial of that number. Raises UsageError."""
     from prepare.errors import UsageError
 
@@ -49,7 +50,7 @@ def find(study: Study, trial_id: int) -> Trial:
     return trials[trial_id]
 
 
-def edit_of(study: Study, trial: Trial) -> str:
+def edit_of(study: AnyStudy, trial: Trial) -> str:
     """The edit as a unified diff; from git if its file is gone, "" where there is none."""
     path = study.run_folder(trial.id) / "change.diff"
     if path.is_file():
@@ -58,7 +59,7 @@ def edit_of(study: Study, trial: Trial) -> str:
     return "" if commit is None else study.workspace.diff(f"{commit}^", commit)
 
 
-def show(out: Output, study: Study, trial: Trial, diff: str) -> None:
+def show(out: Output, study: AnyStudy, trial: Trial, diff: str) -> None:
     """All of it for people."""
     from autoresearch.narration import number, sparkline
 
@@ -104,7 +105,7 @@ def show(out: Output, study: Study, trial: Trial, diff: str) -> None:
 
 def _origin(trial: Trial) -> list[tuple[str, str]]:
     """Who, where and how long; what isn't known is "" and left out."""
-    phases = sorted(trial.seconds, key=lambda name: (*PHASES, name).index(name))
+    phases = sorted(trial.seconds, key=lambda name: (name == "total", _place(name)))
     took = [f"{name} {trial.seconds[name]:,.1f} s" for name in phases]
     holes = "; ".join(_unprotected(trial))
     isolation = f"tier {trial.tier}" + (f"; not protected against {holes}" if holes else "")
@@ -117,6 +118,11 @@ def _origin(trial: Trial) -> list[tuple[str, str]]:
         ("runs took", ", ".join(took)),
         ("when", " to ".join(filter(None, (trial.started_at, trial.finished_at)))),
     ]
+
+
+def _place(phase: str) -> int:
+    """Where a phase stands in the order of a run; phases of other tasks behind the known ones."""
+    return (*PHASES, phase).index(phase)
 
 
 def _cost(trial: Trial) -> str:

@@ -44,16 +44,19 @@ def command(watch: bool, stay: bool, folder: Path, json_mode: bool) -> None:
         return
     document = look()
     show(out, document)
-    out.result(document, then=next_steps(document))
+    out.result(document, then=next_steps(document, folder))
 
 
-def next_steps(document: dict[str, Any]) -> list[str]:
+def next_steps(document: dict[str, Any], folder: Path) -> list[str]:
     """What to do from here."""
-    steps = ["autoresearch results    every trial"] if document["trials"] else []
+    from autoresearch.opening import go_on, there
+
     if document["running"]:
-        steps.append("autoresearch status --watch    follow it")
+        steps = [f"autoresearch status --watch{there(folder)}    follow it"]
     else:
-        steps.append("autoresearch run        go on" if steps else "autoresearch run    begin")
+        steps = [f"{go_on(folder)}    {'go on' if document['trials'] else 'begin'}"]
+    if document["trials"]:
+        steps.insert(0, f"autoresearch results{there(folder)}    every trial")
     return steps
 
 

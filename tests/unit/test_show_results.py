@@ -154,3 +154,23 @@ def test_on_a_terminal_an_idea_is_broken_to_its_width(capsys, monkeypatch) -> No
     narration.show_trials(Output(True), [long])
     narration.show_trials(Output(False), [])
     assert capsys.readouterr().out.count("trial") == 1
+
+
+def test_a_task_file_has_the_same_commands(tmp_path: Path, capsys) -> None:
+    folder = str(tmp_path / "my task")
+    run(capsys, "task", "new", folder)
+    document = json.loads(run(capsys, "status", "--dir", folder, "--json"))
+    assert document["trials"] == 0 and document["next"][0].startswith("autoresearch task run '")
+    ledger = Ledger(tmp_path / "my task/work/results.jsonl")
+    ledger.path.parent.mkdir()
+    ledger.append({"kind": "study", "tag": document["tag"]})
+    edit = tmp_path / "my task/work/runs/0000/change.diff"
+    edit.parent.mkdir(parents=True)
+    edit.write_text("+new words\n")
+    ledger.append_trial(trial(0, description="as it is", seconds={"total": 2.0, "scorer": 1.0}))
+    assert "as it is" in run(capsys, "results", "--dir", folder)
+    shown = run(capsys, "show", "0", "--dir", folder)
+    assert "+new words" in shown and "scorer 1.0 s, total 2.0 s" in shown
+    assert f"autoresearch log 0 --dir '{folder}'" in shown
+    assert "left no log" in run(capsys, "log", "--dir", folder)
+    assert "the loop has ended" in run(capsys, "status", "--watch", "--dir", folder)

@@ -1,0 +1,48 @@
+"""The study that a folder holds, to look at: a workspace's or a task file's.
+
+study = open_study(folder)      # tag, task, root, ledger, state, workspace, run_folder(n), now_file
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Union
+
+from autoresearch.study import Study
+from prepare.settings import FILE_NAME
+
+if TYPE_CHECKING:
+    from autoresearch.taskfile.study import TaskStudy
+
+TASK_NAME = "task.yaml"
+AnyStudy = Union[Study, "TaskStudy"]
+
+
+def there(folder: Path) -> str:
+    """What a command needs to look at the same study: ` --dir FOLDER`, or "" for this folder."""
+    return "" if folder == Path(".") else f" --dir {shlex.quote(str(folder))}"
+
+
+def go_on(folder: Path) -> str:
+    """The command that goes on with the study of a folder."""
+    if holds_task(folder):
+        return f"autoresearch task run {shlex.quote(str(folder))}"
+    return f"autoresearch run{there(folder)}"
+
+
+def open_study(folder: Path) -> AnyStudy:
+    """A folder with autoresearch.toml is a workspace, else one with task.yaml a task.
+
+    Raises what Study.read and TaskStudy.read can raise.
+    """
+    if holds_task(folder):
+        from autoresearch.taskfile.study import TaskStudy
+
+        return TaskStudy.read(folder / TASK_NAME)
+    return Study.read(folder)
+
+
+def holds_task(folder: Path) -> bool:
+    """Whether a folder is a task's, and no workspace."""
+    return (folder / TASK_NAME).is_file() and not (folder / FILE_NAME).is_file()
