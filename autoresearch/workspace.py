@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ def new_workspace(
     backend: str | None = None,
     corpus: str | None = None,
     force: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> Made:
     """Make a workspace in `folder` for this machine.
 
@@ -57,6 +59,7 @@ def new_workspace(
         preset_name: a preset's name or "auto". backend: whose hardware counts, None for the best.
         corpus: other text than the preset's: a corpus' name, a file or a folder.
         force: take a preset that doesn't fit the hardware.
+        settings: of the experiment, in place of the preset's.
 
     Raises UsageError for a folder that isn't empty, an unknown preset or one that doesn't fit;
     MissingTool without git; NoData for a corpus that isn't there.
@@ -65,7 +68,9 @@ def new_workspace(
     git_version()
     if preset_name != "auto":
         load_preset(preset_name)  # an unknown name is told before the hardware is looked at
-    changes = {} if corpus is None else {"corpus": _corpus(corpus)}
+    changes = dict(settings or {})
+    if corpus is not None:
+        changes["corpus"] = _corpus(corpus)
     hardware = _hardware(backend)
     preset, why, warnings = _choose(preset_name, hardware, force)
     experiment = _experiment_files(preset, hardware, changes)
