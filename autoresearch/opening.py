@@ -9,8 +9,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
+from autoresearch.engine.workspace import OWN_FOLDER
 from autoresearch.study import Study
-from prepare.settings import FILE_NAME
+from prepare.settings import FILE_NAME, Settings
 
 if TYPE_CHECKING:
     from autoresearch.taskfile.study import TaskStudy
@@ -41,6 +42,22 @@ def open_study(folder: Path) -> AnyStudy:
 
         return TaskStudy.read(folder / TASK_NAME)
     return Study.read(folder)
+
+
+def own_folder(folder: Path) -> Path:
+    """Where what is ours lies in a workspace or beside a task file. Raises PrepareError, TaskError.
+
+    It is made beside a task file, so that git overlooks it; in a workspace git does already.
+    """
+    if not holds_task(folder):
+        Settings.load(folder)
+        return folder / OWN_FOLDER
+    from autoresearch.taskfile.repository import make_work_folder
+    from autoresearch.taskfile.study import TaskStudy
+
+    work = TaskStudy.read(folder / TASK_NAME).place.work
+    make_work_folder(work)
+    return work
 
 
 def holds_task(folder: Path) -> bool:

@@ -21,7 +21,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from autoresearch.engine.asking import digest_of
 from autoresearch.engine.git import open_repository
 from autoresearch.engine.holder import Claim
 from autoresearch.engine.ledger import Ledger, export_tsv
@@ -29,7 +28,6 @@ from autoresearch.engine.loop import Loop
 from autoresearch.engine.policy import Confirm, Greedy, Policy
 from autoresearch.engine.program import Program
 from autoresearch.engine.proposers import Proposer, find_proposer
-from autoresearch.engine.proposers.digest import Digest
 from autoresearch.engine.sandbox import SandboxUnavailable, Tier, choose
 from autoresearch.engine.state import State
 from autoresearch.engine.task import Deciding, Event, Task
@@ -186,10 +184,6 @@ class Study:
     def runs(self) -> Path:
         """Where runs leave their logs, weights and curves."""
         return self.root / OWN_FOLDER / "runs" / self.tag
-
-    def digest(self) -> Digest:
-        """What proposers are told of the past."""
-        return digest_of(self.task, self.ledger, self.state.champion)
 
     def run_folder(self, trial_id: int) -> Path:
         """Where the runs of one trial are."""

@@ -32,23 +32,23 @@ def command(
 
     Notes are the section `## Notes` of program.md, so any editor will do. They may change while a
     run goes on: the next proposal reads them anew. Coding agents, `api` and `command` are given
-    them; `search` reads no text.
+    them; `search` reads no text. A task has its program.md beside task.yaml.
     """
     from autoresearch.console import Output
+    from autoresearch.opening import own_folder
     from autoresearch.study import PROGRAM_NAME
-    from prepare.settings import Settings
 
     out = Output(json_mode)
     check(action, words, digest)
-    Settings.load(folder)  # a folder that is no workspace is told so
+    own = own_folder(folder)  # a folder that is no workspace is told so
     if digest:
         show_digest(out, folder)
         return
     path = folder / PROGRAM_NAME
     if action == "add":
-        add(out, path, " ".join(words))
+        add(out, path, " ".join(words), own)
     elif action == "edit":
-        edit(path)
+        edit(path, own)
     show(out, path, said=action == "add")
 
 
@@ -62,20 +62,20 @@ def check(action: str | None, words: tuple[str, ...], digest: bool) -> None:
         raise click.UsageError('what is the note? Write `notes add "..."`')
 
 
-def add(out: Output, path: Path, note: str) -> None:
+def add(out: Output, path: Path, note: str, own: Path) -> None:
     """One more note. Raises EmptyNote."""
     import datetime
 
     from autoresearch.engine.program import add_note
 
-    out.say(add_note(path, note, datetime.date.today()))
+    out.say(add_note(path, note, datetime.date.today(), own))
 
 
-def edit(path: Path) -> None:
+def edit(path: Path, own: Path) -> None:
     """Open the file, with a section to write in."""
     from autoresearch.engine.program import begin_notes
 
-    begin_notes(path)
+    begin_notes(path, own)
     click.edit(filename=str(path))
 
 
@@ -92,9 +92,11 @@ def show(out: Output, path: Path, said: bool) -> None:
 
 def show_digest(out: Output, folder: Path) -> None:
     """The digest as a prompt has it, or as JSON the form that `command` is given too."""
-    from autoresearch.study import Study
+    from autoresearch.engine.asking import digest_of
+    from autoresearch.opening import open_study
 
-    digest = Study.read(folder).digest()
+    study = open_study(folder)
+    digest = digest_of(study.task, study.ledger, study.state.champion)
     if out.json_mode:
         out.result({"markdown": digest.markdown(), "history": digest.to_dict()})
     else:

@@ -2,7 +2,7 @@
 
     program = Program.read(workspace / "program.md")
     program.text, program.notes           # what stands outside, and under, `## Notes`
-    add_note(workspace / "program.md", "leave the optimizer alone", date.today())
+    add_note(workspace / "program.md", "leave the optimizer alone", date.today(), own)
 
 The notes are the sections headed `## Notes`, each up to the next heading of its level or above.
 The file is the human's and no artifact: it may change at any time, also while a run goes on, and
@@ -23,7 +23,6 @@ from filelock import FileLock
 
 from autoresearch.engine.errors import EngineError
 from autoresearch.engine.proposers.text import clean
-from autoresearch.engine.workspace import OWN_FOLDER
 
 HEADING = "## Notes"
 _NOTES = re.compile(r"##[ \t]+notes[ \t]*:?[ \t]*#*[ \t]*$", re.IGNORECASE)
@@ -65,28 +64,27 @@ class Program:
         return cls("\n".join(rest).strip(), _COMMENT.sub("", "\n".join(notes)).strip())
 
 
-def add_note(path: Path, note: str, day: datetime.date) -> str:
+def add_note(path: Path, note: str, day: datetime.date, own: Path) -> str:
     """Put `- DAY: note` at the end of the notes, whole or not at all, and return that bullet.
 
-    The section, and the file, are made if missing; all else stays byte for byte. Raises EmptyNote,
-    and OSError where the file can't be written.
+    The section, and the file, are made if missing; all else stays byte for byte. own: a folder of
+    ours, for the lock. Raises EmptyNote, and OSError where the file can't be written.
     """
     words = [line.strip() for line in clean(note).strip().splitlines()]
     if not words:
         raise EmptyNote("the note says nothing", 'write `autoresearch notes add "the note"`')
     # Indented lines belong to the bullet, whatever they begin with.
     bullet = f"- {day.isoformat()}: " + "\n  ".join(words)
-    _rewrite(path, bullet)
+    _rewrite(path, bullet, own)
     return bullet
 
 
-def begin_notes(path: Path) -> None:
+def begin_notes(path: Path, own: Path) -> None:
     """Make the section if it is missing. Raises OSError where the file can't be written."""
-    _rewrite(path, None)
+    _rewrite(path, None, own)
 
 
-def _rewrite(path: Path, bullet: str | None) -> None:
-    own = path.parent / OWN_FOLDER
+def _rewrite(path: Path, bullet: str | None, own: Path) -> None:
     own.mkdir(exist_ok=True)
     path = path.resolve()  # a link stays a link
     with FileLock(str(own / "notes.lock"), timeout=_LOCK_SECONDS):

@@ -23,7 +23,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -243,9 +243,9 @@ class TaskStudy:
         )
 
     def _program(self) -> Program:
-        """program.md beside the task file, else the task's description."""
-        file = self.place.folder / PROGRAM_NAME
-        return Program.read(file) if file.is_file() else Program(self.task.description)
+        """program.md beside the task file; where it has no text but notes, the description."""
+        program = Program.read(self.place.folder / PROGRAM_NAME)
+        return replace(program, text=program.text or self.task.description)
 
     def _measure(self, role: str, workspace: Workspace) -> CommandMeasure:
         assert self._tier is not None

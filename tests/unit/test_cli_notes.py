@@ -21,6 +21,7 @@ from autoresearch.engine.trial import Replicate, Trial
 from autoresearch.init import make_workspace
 from autoresearch.pretraining import Pretraining
 from autoresearch.study import Study
+from autoresearch.taskfile.study import TaskStudy
 from prepare.settings import Settings
 
 PROGRAM = "# Aim\n\nbe bold\n\n## Notes\n\n- leave DEPTH alone\n\n## Ideas\n\nfewer blocks\n"
@@ -141,6 +142,17 @@ def test_the_digest_is_what_the_next_proposer_gets(workspace: Path, capsys, monk
     for text in (told["markdown"], plain):  # the marks of its fence are random each time
         token = text.split("<data ")[1].split(">")[0]
         assert text.replace(token, given.fence.token) == given.markdown()
+
+
+def test_a_task_has_notes_too(tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "t"
+    assert run(capsys, "task", "new", folder)[0] == 0
+    said = TaskStudy.read(folder / "task.yaml")._program()
+    assert run(capsys, "notes", "add", "be short", "--dir", folder)[0] == 0
+    told = TaskStudy.read(folder / "task.yaml")._program()
+    assert told.notes.endswith("be short") and told.text == said.text != ""
+    assert "Nothing was tried yet" in run(capsys, "notes", "--digest", "--dir", folder)[1]
+    assert {path.name for path in folder.iterdir() if path.name.startswith(".")} <= {".gitignore"}
 
 
 # -- while a run goes on -----------------------------------------------------------------------

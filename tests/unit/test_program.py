@@ -51,7 +51,7 @@ def test_the_seed_has_a_place_for_notes_and_none_in_it(path: Path) -> None:
     seed = seed_text("program.md")
     assert "\n## Notes\n" in seed and Program.parse(seed).notes == ""
     path.write_text(seed, encoding="utf-8")
-    add_note(path, "be bold", DAY)
+    add_note(path, "be bold", DAY, path.parent / "own")
     program = Program.read(path)
     assert program.notes == "- 2026-11-20: be bold"
     assert program.text == Program.parse(seed).text
@@ -60,8 +60,11 @@ def test_the_seed_has_a_place_for_notes_and_none_in_it(path: Path) -> None:
 def test_a_note_is_added_and_all_else_stays(path: Path) -> None:
     text = "# Aim\r\n\r\n## Notes\r\n\r\nold words\r\n\r\n\r\n## Ideas\r\n\r\nx \xe4"
     path.write_bytes(text.encode("latin-1"))  # not UTF-8, and no newline at the end
-    assert add_note(path, "  one\n## two\x1b[2J\n", DAY) == "- 2026-11-20: one\n  ## two"
-    add_note(path, "three", DAY)
+    assert (
+        add_note(path, "  one\n## two\x1b[2J\n", DAY, path.parent / "own")
+        == "- 2026-11-20: one\n  ## two"
+    )
+    add_note(path, "three", DAY, path.parent / "own")
     new = b"old words\r\n\r\n- 2026-11-20: one\r\n  ## two\r\n- 2026-11-20: three\r\n"
     before = text.encode("latin-1")
     assert path.read_bytes() == before.replace(b"old words\r\n", new)
@@ -73,25 +76,27 @@ def test_a_note_is_added_and_all_else_stays(path: Path) -> None:
 def test_the_section_is_made_where_it_is_missing(path: Path, text: str | None) -> None:
     if text is not None:
         path.write_text(text)
-    begin_notes(path)
+    begin_notes(path, path.parent / "own")
     assert Program.read(path).notes == ""
-    begin_notes(path)
+    begin_notes(path, path.parent / "own")
     assert path.read_text().count("## Notes") == 1
-    add_note(path, "be bold", DAY)
-    add_note(path, "be careful", DAY)
+    add_note(path, "be bold", DAY, path.parent / "own")
+    add_note(path, "be careful", DAY, path.parent / "own")
     assert Program.read(path).notes == "- 2026-11-20: be bold\n- 2026-11-20: be careful"
     assert path.read_text().startswith((text or "").strip()) and path.read_text().endswith("ful\n")
 
 
 def test_an_empty_note_is_refused(path: Path) -> None:
     with pytest.raises(EmptyNote):
-        add_note(path, " \n\x1b[2J", DAY)
+        add_note(path, " \n\x1b[2J", DAY, path.parent / "own")
     assert not path.exists()
 
 
 def test_notes_added_at_once_are_all_there(path: Path) -> None:
     path.write_text("# Aim\n")
-    threads = [threading.Thread(target=add_note, args=(path, f"n{i}", DAY)) for i in range(20)]
+    threads = [
+        threading.Thread(target=add_note, args=(path, f"n{i}", DAY, path.parent)) for i in range(20)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -105,6 +110,6 @@ def test_a_link_stays_a_link_and_a_mode_a_mode(path: Path, tmp_path: Path) -> No
     real.write_text("# Aim\n")
     real.chmod(0o640)
     path.symlink_to(real)
-    add_note(path, "be bold", DAY)
+    add_note(path, "be bold", DAY, path.parent / "own")
     assert path.is_symlink() and "be bold" in real.read_text()
     assert stat.S_IMODE(real.stat().st_mode) == 0o640
