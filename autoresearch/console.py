@@ -56,11 +56,14 @@ class Output:
     def __init__(self, json_mode: bool) -> None:
         self.json_mode = json_mode
         self._streaming = False
+        self._bar: Console | None = None  # what draws a live bar at the moment
 
     def _console(self, stderr: bool = False) -> Console:
         from rich.console import Console
 
         stream = sys.stderr if stderr else sys.stdout
+        if self._bar is not None and stream.isatty():
+            return self._bar  # only it knows to take its bar away first
         width = None if stream.isatty() else 120
         return Console(file=stream, highlight=False, soft_wrap=not stream.isatty(), width=width)
 
@@ -129,8 +132,13 @@ class Output:
             extra = {"run": prefix} if prefix else {}
             yield lambda name, data: self.event(name, {**extra, **data})
         elif sys.stderr.isatty():
-            with LiveProgress(self._console(stderr=True), prefix) as live:
-                yield live
+            console = self._console(stderr=True)
+            with LiveProgress(console, prefix) as live:
+                self._bar = console
+                try:
+                    yield live
+                finally:
+                    self._bar = None
         else:
             yield PlainProgress(prefix)
 
@@ -162,7 +170,9 @@ def describe(data: Mapping[str, Any]) -> str:
 
 
 def extent(data: Mapping[str, Any]) -> tuple[float, float | None]:
-    """(done, total) of one progress event: seconds of a budget, or items of any unit."""
+    """(done, total) of one progress event: tokens or seconds of a budget, or items of any unit."""
+    if data.get("token_budget") is not None:
+        return float(data.get("tokens") or 0), float(data["token_budget"])
     if data.get("budget") is not None:
         return float(data.get("elapsed") or 0.0), float(data["budget"])
     total = data.get("total", data.get("of"))
@@ -171,7 +181,8 @@ def extent(data: Mapping[str, Any]) -> tuple[float, float | None]:
 
 def left_words(data: Mapping[str, Any]) -> str:
     """`42 s left`, where the event has a budget in seconds."""
-    if data.get("budget") is None or data.get("elapsed") is None:
+    by_tokens = data.get("token_budget") is not None
+    if by_tokens or data.get("budget") is None or data.get("elapsed") is None:
         return ""
     return f"{max(0.0, float(data['budget']) - float(data['elapsed'])):.0f} s left"
 

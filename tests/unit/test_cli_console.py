@@ -5,6 +5,10 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import re
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -112,3 +116,48 @@ def test_live_progress_draws_step_loss_speed_mfu_and_time_left() -> None:
     ):
         assert words in text
     assert "warning: hot" in text
+
+
+def test_a_token_budget_is_what_the_bar_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    live = PlainProgress(every=0)
+    step = {"step": 1, "loss": 3.0, "tokens": 250, "elapsed": 9.0, "budget": 4.0}
+    live("progress", {**step, "token_budget": 1000})
+    said = capsys.readouterr().err
+    assert " 25%" in said and "left" not in said
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a pseudo-terminal of POSIX")
+def test_lines_take_the_bar_away_first() -> None:
+    import pty
+
+    code = """
+from autoresearch.console import Output
+out = Output(False)
+with out.progress() as live:
+    live("phase", {"phase": "training"})
+    out.say("a decision")
+    out.warn("careful")
+out.say("the end")
+"""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=theirs, stderr=theirs, env=environment
+    )
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            data = os.read(ours, 65536)
+        except OSError:  # how Linux says that the other side is closed
+            break
+        if not data:
+            break
+        seen += data
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    text = seen.decode()
+    for line in ("a decision", "Warning: careful", "the end"):
+        before = text.split(line)[0]
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", before)  # colours aside
+        assert shown.endswith(("\x1b[2K", "\n", "\x1b[?25h")), (line, before[-40:])
