@@ -1,4 +1,4 @@
-"""The study that a folder holds, to look at: a workspace's or a task file's.
+"""The study that a folder holds: a workspace's or a task file's.
 
 study = open_study(folder)      # tag, task, root, ledger, state, workspace, run_folder(n), now_file
 """
@@ -6,11 +6,13 @@ study = open_study(folder)      # tag, task, root, ledger, state, workspace, run
 from __future__ import annotations
 
 import shlex
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
+from autoresearch.engine.task import Event
 from autoresearch.engine.workspace import OWN_FOLDER
-from autoresearch.study import Study
+from autoresearch.study import Options, Study
 from prepare.settings import FILE_NAME, Settings
 
 if TYPE_CHECKING:
@@ -42,6 +44,21 @@ def open_study(folder: Path) -> AnyStudy:
 
         return TaskStudy.read(folder / TASK_NAME)
     return Study.read(folder)
+
+
+def write_study(
+    folder: Path, options: Options | None = None, on_event: Event | None = None
+) -> AbstractContextManager[AnyStudy]:
+    """The same with its loop, as its one writer. Of a task only the sandbox is an option.
+
+    Raises what Study.write and TaskStudy.write can raise.
+    """
+    if holds_task(folder):
+        from autoresearch.taskfile.study import TaskStudy
+
+        sandbox = "auto" if options is None else options.sandbox
+        return TaskStudy.write(folder / TASK_NAME, sandbox, on_event)
+    return Study.write(folder, options, on_event)
 
 
 def own_folder(folder: Path) -> Path:

@@ -1,6 +1,6 @@
 """Is the study what its ledger says? The chain of records, and git against them.
 
-for finding in verify(Study.read(folder)):
+for finding in verify(open_study(folder)):
     print(finding)
 """
 
@@ -18,7 +18,8 @@ from autoresearch.engine.ledger import export_tsv
 from autoresearch.engine.state import BASELINE, State
 from autoresearch.engine.study import Study as StudyRefs
 from autoresearch.engine.trial import Trial, TrialStatus
-from autoresearch.study import TSV_NAME, Study
+from autoresearch.opening import AnyStudy
+from autoresearch.study import TSV_NAME
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,14 @@ class Finding:
         return f"{self.where}: {self.message}"
 
 
-def verify(study: Study) -> list[Finding]:
+def verify(study: AnyStudy) -> list[Finding]:
     """Everything that is wrong, the chain first; nothing is mended. Empty if all fits."""
     found = [Finding("ledger", str(problem)) for problem in study.ledger.verify()]
     if found:
         return found  # what can't be trusted isn't compared with anything
     records = study.ledger.records()
+    if not records and not study.git_root.exists():
+        return []  # a task whose study has not begun
     state = State.of(records)
     found += _scores(state)
     try:
@@ -74,9 +77,9 @@ def _was_champion(earlier: Trial | None, trial: Trial) -> bool:
     return earlier is not None and earlier.id < trial.id and earlier.status is TrialStatus.KEEP
 
 
-def _refs(study: Study, state: State) -> Iterator[Finding]:
+def _refs(study: AnyStudy, state: State) -> Iterator[Finding]:
     """Every trial's commit, of those that weren't kept too, is reachable, and there are no more."""
-    commits = StudyRefs(open_repository(study.root), study.tag).trial_commits()
+    commits = StudyRefs(open_repository(study.git_root), study.tag).trial_commits()
     lost = sorted(set(commits) - set(state.trials))
     if lost and not state.trials:
         numbers = ", ".join(map(str, lost))
@@ -96,7 +99,7 @@ def _refs(study: Study, state: State) -> Iterator[Finding]:
         yield Finding("git", f"refs/autoresearch/{study.tag} lacks trials {', '.join(gone)}")
 
 
-def _git(study: Study, state: State, comparable: bool) -> Iterator[Finding]:
+def _git(study: AnyStudy, state: State, comparable: bool) -> Iterator[Finding]:
     workspace = study.workspace
     kept = [t for t in state.trials.values() if t.status is TrialStatus.KEEP]
     for trial in kept:
@@ -123,7 +126,7 @@ def _git(study: Study, state: State, comparable: bool) -> Iterator[Finding]:
             yield Finding("git", text)
 
 
-def _commit(study: Study, trial: Trial, comparable: bool) -> Iterator[Finding]:
+def _commit(study: AnyStudy, trial: Trial, comparable: bool) -> Iterator[Finding]:
     """The commit of a kept trial exists, and holds the program that was measured."""
     try:
         meaning = study.workspace.meaning(str(trial.commit), study.task)
@@ -134,7 +137,7 @@ def _commit(study: Study, trial: Trial, comparable: bool) -> Iterator[Finding]:
         yield Finding("git", f"the commit of trial {trial.id} holds another program than measured")
 
 
-def _same(study: Study, one: str, other: str) -> bool:
+def _same(study: AnyStudy, one: str, other: str) -> bool:
     try:
         return study.workspace.meaning(one, study.task) == study.workspace.meaning(
             other, study.task
@@ -143,7 +146,7 @@ def _same(study: Study, one: str, other: str) -> bool:
         return False
 
 
-def _table(study: Study) -> Iterator[Finding]:
+def _table(study: AnyStudy) -> Iterator[Finding]:
     table = study.root / TSV_NAME
     text = table.read_text(encoding="utf-8") if table.is_file() else None
     if text is not None and text != export_tsv(study.ledger.trials()):

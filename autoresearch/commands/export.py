@@ -11,7 +11,7 @@ from autoresearch.options import json_option, workspace_option
 
 if TYPE_CHECKING:
     from autoresearch.engine.trial import Trial
-    from autoresearch.study import Study
+    from autoresearch.opening import AnyStudy
 
 
 @click.command("export")
@@ -27,21 +27,22 @@ def command(target: Path | None, folder: Path, json_mode: bool) -> None:
     """Write what the study found, for review.
 
     \b
-    train.py        the champion
-    train.diff      against the baseline
+    train.py        the champion; of a task, its artifacts, in artifacts/
+    train.diff      against the baseline; of a task, champion.diff
     patches/        one per kept idea, for `git am`, with what was measured
     README.md       the same as a table
     results.tsv     every trial
     """
     from autoresearch.console import Output
-    from autoresearch.study import Study, lineage
+    from autoresearch.opening import go_on, open_study
+    from autoresearch.study import lineage
     from prepare.errors import UsageError
 
     out = Output(json_mode)
-    study = Study.read(folder)
+    study = open_study(folder)
     kept = lineage(study.state)
     if not kept:
-        raise UsageError("nothing to export: no trial yet", "begin with `autoresearch run`")
+        raise UsageError("nothing to export: no trial yet", f"begin with `{go_on(folder)}`")
     place = target or study.root / f"export-{study.tag}"
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise UsageError(f"{place} is not empty", "name another folder with --to")
@@ -55,17 +56,23 @@ def command(target: Path | None, folder: Path, json_mode: bool) -> None:
     )
 
 
-def export(study: Study, kept: list[Trial], place: Path) -> list[str]:
+def export(study: AnyStudy, kept: list[Trial], place: Path) -> list[str]:
     """Write everything; the names of the files, relative to `place`."""
     from autoresearch.engine.ledger import export_tsv
-    from autoresearch.pretraining import ARTIFACT
-    from autoresearch.study import write_text
+    from autoresearch.study import Study, write_text
 
-    workspace = study.workspace
     first, best = str(kept[0].commit), str(kept[-1].commit)
+    artifacts = study.workspace.artifacts(best, study.task)
+    # A task's artifacts may have any name, also that of a file written here.
+    folder, diff = (
+        ("", "train.diff") if isinstance(study, Study) else ("artifacts/", "champion.diff")
+    )
+    for name, data in artifacts.items():
+        artifact = place / folder / name
+        artifact.parent.mkdir(parents=True, exist_ok=True)
+        artifact.write_bytes(data)
     files = {
-        ARTIFACT: workspace.read(best, ARTIFACT).decode("utf-8"),
-        "train.diff": artifact_diff(study, first, best),
+        diff: artifact_diff(study, first, best),
         "README.md": readme(study, kept),
         "results.tsv": export_tsv(study.ledger.trials()),
     }
@@ -73,29 +80,30 @@ def export(study: Study, kept: list[Trial], place: Path) -> list[str]:
         files[f"patches/{number:04d}-trial-{trial.id}.patch"] = patch(study, trial)
     for name, text in files.items():
         write_text(place / name, text)
-    return list(files)
+    return [folder + name for name in artifacts] + list(files)
 
 
-def artifact_diff(study: Study, older: str, newer: str) -> str:
-    """The diff of train.py alone: others may have committed beside it."""
+def artifact_diff(study: AnyStudy, older: str, newer: str) -> str:
+    """The diff of the artifacts alone: others may have committed beside them."""
     from autoresearch.engine.git import open_repository
-    from autoresearch.pretraining import ARTIFACT
 
-    git = open_repository(study.root)
-    return git("diff", "--no-ext-diff", "--no-textconv", older, newer, "--", ARTIFACT)
+    paths = {p for commit in (older, newer) for p in study.workspace.artifacts(commit, study.task)}
+    git = open_repository(study.git_root)
+    plain = ("--no-ext-diff", "--no-textconv", "--no-renames")
+    return git("diff", *plain, older, newer, "--", *sorted(paths))
 
 
-def patch(study: Study, trial: Trial) -> str:
+def patch(study: AnyStudy, trial: Trial) -> str:
     """A kept trial's commit as mail, its evidence where `git am` doesn't look."""
     from autoresearch.engine.git import open_repository
 
-    git = open_repository(study.root)
+    git = open_repository(study.git_root)
     text = git("format-patch", "-1", "--stdout", "--no-signature", str(trial.commit))
     head, mark, rest = text.partition("\n---\n")
     return f"{head}{mark}{evidence(study, trial)}\n{rest}"
 
 
-def evidence(study: Study, trial: Trial) -> str:
+def evidence(study: AnyStudy, trial: Trial) -> str:
     """What was measured for a decision, as lines."""
     from autoresearch.narration import number
 
@@ -107,21 +115,31 @@ def evidence(study: Study, trial: Trial) -> str:
         f"This        {own}",
         f"Before      {champion}",
         f"Effect      {number(trial.delta, '+.6f')}, confidence {number(trial.confidence, '.3f')}",
-        f"Speed       {trial.metrics.get('tokens_per_second', 0):,.0f} tokens/s, "
-        f"{trial.metrics.get('peak_memory_mb', 0):,.0f} MB",
-        f"Measured    on {trial.backend}, tier {trial.tier}, score id {trial.score_id}",
+        *_figures(trial),
+        f"Measured    {f'on {trial.backend}, ' if trial.backend else ''}tier {trial.tier}, "
+        f"score id {trial.score_id}",
     ]
     if trial.predicted is not None:
         lines.append(f"Predicted   {trial.predicted:+.6f}")
     return "\n".join(lines)
 
 
-def readme(study: Study, kept: list[Trial]) -> str:
+def _figures(trial: Trial) -> list[str]:
+    """What else was measured, as a line."""
+    metrics = trial.metrics
+    if "tokens_per_second" in metrics:
+        speed, memory = metrics["tokens_per_second"], metrics.get("peak_memory_mb", 0)
+        return [f"Speed       {speed:,.0f} tokens/s, {memory:,.0f} MB"]
+    shown = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
+    return [f"Metrics     {shown}"] if shown else []
+
+
+def readme(study: AnyStudy, kept: list[Trial]) -> str:
     """The kept ideas as a table, and under which settings they were found."""
     from autoresearch.narration import number, together
 
     metric = study.task.objective.metric
-    settings = study.settings.model_dump(exclude_none=True)
+    settings = study.conditions
     lines = [
         f"# Study {study.tag}",
         "",

@@ -32,7 +32,7 @@ def command(trial_id: int | None, run_name: str | None, folder: Path, json_mode:
     study = open_study(folder)
     trial = find(study, max(study.state.trials, default=0) if trial_id is None else trial_id)
     place = study.run_folder(trial.id)
-    names = sorted(path.parent.name for path in place.glob("*/train.log"))
+    names = sorted({path.parent.name for path in place.glob("*/*.log")})
     if run_name is not None and run_name not in names:
         raise UsageError(f"trial {trial.id} has no run {run_name!r}", f"it has {', '.join(names)}")
     logs = {}

@@ -91,12 +91,24 @@ def run(
         before = study.loop.state.next_id
         proposer = study.mutator()
         with stopping(study.loop, out):
+            measure_baseline(study, file)
             reason = study.loop.run(proposer, budget)
         if study.target_reached:
             reason = f"the target is reached: {study.task.objective.target:g}"
     show_end(out, file, study, reason)
     if once:
         ctx.exit(_exit_code(study, before))
+
+
+def measure_baseline(study: TaskStudy, file: Path) -> None:
+    """The files as they are, where that is still to be done. Raises StudyStopped if they fail."""
+    from autoresearch.engine.errors import StudyStopped
+
+    try:
+        study.loop.baseline()
+    except StudyStopped as error:
+        hint = f"`autoresearch task check {file}` shows what it printed"
+        raise StudyStopped(error.message, hint) from error
 
 
 def _budget(study: TaskStudy, trials: int | None, hours: float | None) -> Any:

@@ -23,13 +23,13 @@ def command(trial_id: int | None, message: str, folder: Path, json_mode: bool) -
     from autoresearch.console import Output
     from autoresearch.engine.trial import TrialStatus
     from autoresearch.narration import number
-    from autoresearch.study import Study
+    from autoresearch.opening import go_on, open_study, write_study
     from prepare.errors import UsageError
 
     out = Output(json_mode)
-    if Study.read(folder).state.champion is None:
-        raise UsageError("there is no champion yet", "begin with `autoresearch run`")
-    with Study.write(folder) as study:
+    if open_study(folder).state.champion is None:
+        raise UsageError("there is no champion yet", f"begin with `{go_on(folder)}`")
+    with write_study(folder) as study:
         state = study.loop.state
         now = state.trials[state.champion or 0]
         target = now.parent if trial_id is None else trial_id

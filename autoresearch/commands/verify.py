@@ -49,13 +49,13 @@ def command(
     """
     from autoresearch.console import Output
     from autoresearch.engine.errors import LedgerDamaged
-    from autoresearch.study import Study
+    from autoresearch.opening import open_study
     from autoresearch.verification import Finding, verify
 
     out = Output(json_mode)
     records = 0
     try:
-        study = Study.read(folder)
+        study = open_study(folder)
         found = verify(study)
         records = len(study.ledger.records())
     except LedgerDamaged as error:
@@ -82,13 +82,15 @@ def measure_again(out: Output, folder: Path, seeds: int, choices: dict[str, Any]
     from autoresearch.console import looking
     from autoresearch.engine.recheck import recheck
     from autoresearch.narration import narrated
-    from autoresearch.study import Options, Study
+    from autoresearch.opening import holds_task, write_study
+    from autoresearch.study import Options
 
     with narrated(out) as on_event:
-        with looking(on_event):
-            backends.select(choices["backend"])
-        options = Options(**choices)
-        with Study.write(folder, options, on_event) as study, awake(), stopping(study.loop, out):
+        if not holds_task(folder):
+            with looking(on_event):
+                backends.select(choices["backend"])
+        opened = write_study(folder, Options(**choices), on_event)
+        with opened as study, awake(), stopping(study.loop, out):
             found = recheck(study.loop, seeds)
     show(out, study.task.objective.metric, found)
     return found

@@ -136,7 +136,7 @@ class TaskStudy:
     def conditions(self) -> Mapping[str, Any]:
         """Under which settings scores were measured."""
         task = self.task.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        shown = {name: task[name] for name in ("runner", "scorer") if name in task}
+        shown: dict[str, Any] = {n: task[n] for n in ("runner", "scorer") if n in task}
         header = (self.ledger.records("study") or [{}])[-1]
         return {**shown, "sandbox": header.get("sandbox", "none yet")}
 

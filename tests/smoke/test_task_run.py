@@ -359,6 +359,49 @@ def test_kill_at_any_time_leaves_the_tree_before_or_after_a_keep(make, capsys):
     assert len(trials(folder)) >= len(KILL_AFTER)
 
 
+def test_the_commands_of_a_study_work_on_a_task(make, capsys):
+    task = TASK + (
+        "holdout: {command: [python, score.py, '{program}'], files: [hidden.json]}\n"
+        "secondary: {size: minimize}\n"
+    )
+    score = SCORE.replace('{"files": 2}', '{"size": (total - 3) // 2}')
+    folder = make(task=task, score=score)
+
+    def call(*words: str) -> tuple[int, str]:
+        code = cli.run([*words, "--dir", str(folder)])
+        out, err = capsys.readouterr()
+        return code, out + err
+
+    assert call("verify")[0] == 0, "not begun"
+    assert call("export")[0] == 2
+    assert run(capsys, folder, "--trials", "3")[0] == 0
+    assert call("verify")[1].startswith("9 records, all as they were written")
+    code, said = call("results", "--pareto")
+    assert code == 0 and [line.split()[0] for line in said.splitlines()[3:5]] == ["3", "1"], said
+    assert "held out" in said and "60" in said
+    assert "10 -> 20" not in said and "trial 2" not in said
+    code, said = call("show", "2")
+    assert code == 0 and "-2" in said and "+3" in said and "tier" in said
+    code, said = call("log", "2")
+    assert code == 0 and '"score": 50' in said
+    assert "champion  trial 3" in call("status")[1]
+    code, said = call("export")
+    place = folder / "work" / "export-numbers"
+    assert code == 0 and (place / "artifacts" / "a.txt").read_text() == "4\n", said
+    assert "+4" in (place / "champion.diff").read_text()
+    assert "mutate" not in (place / "champion.diff").read_text()
+    assert (
+        len(list((place / "patches").iterdir())) == 3
+        and "scorer" in (place / "README.md").read_text()
+    )
+    assert call("undo", "1")[0] == 0 and (folder / "a.txt").read_text() == "2\n"
+    code, said = call("verify", "--fresh-seeds", "2")
+    assert code == 0 and "better" in said, said
+    records = (folder / "work" / "results.jsonl").read_text()
+    (folder / "work" / "results.jsonl").write_text(records.replace("40.0", "41.0", 1))
+    assert call("verify")[0] == 3
+
+
 # -- beside --------------------------------------------------------------------------------------
 
 
