@@ -6,7 +6,6 @@ one_line_of(document)          # the same in a line of plain text
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -190,7 +189,7 @@ def _running(document: Mapping[str, Any], console: Console) -> RenderableType:
         _text(line, style="bold" if number == 0 else "", no_wrap=True)
         for number, line in enumerate(doing(document))
     ]
-    done, total = progress(document, time.time())
+    done, total = progress(document)
     if total:
         width = min(console.width, WIDEST)
         unit = "s" if run.get("token_budget") is None else "tokens"
@@ -204,7 +203,7 @@ def _running(document: Mapping[str, Any], console: Console) -> RenderableType:
     return Group(*lines)
 
 
-def progress(document: Mapping[str, Any], time_now: float) -> tuple[float, float]:
+def progress(document: Mapping[str, Any]) -> tuple[float, float]:
     """Spent and whole budget of the run that trains now, in seconds or tokens; (0, 0) if none does.
 
     A clock runs on between two notes of it.
@@ -218,7 +217,7 @@ def progress(document: Mapping[str, Any], time_now: float) -> tuple[float, float
     done = float(run.get("tokens" if by_tokens else "elapsed") or 0)
     if now.get("phase") == "training":
         rate = float(run.get("tokens_per_second") or 0) if by_tokens else 1.0
-        done += rate * max(0.0, time_now - float(now["at"]))
+        done += rate * max(0.0, document["at"] - float(now["at"]))
     return min(done, float(total)), float(total)
 
 

@@ -52,12 +52,14 @@ class Look:
             self._known = mark, recorded(study, state)
         running, killed = _writer(study)
         now = read_now(study.now_file) if running or killed else {}
+        at = time.time()
         return {
+            "at": at,
             **self._known[1],
             "running": running,
             "killed": killed,
             "now": now,
-            "pace": pace(state, now, time.time()) if running else {},
+            "pace": pace(state, now, at) if running else {},
         }
 
 

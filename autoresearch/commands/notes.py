@@ -72,11 +72,16 @@ def add(out: Output, path: Path, note: str, own: Path) -> None:
 
 
 def edit(path: Path, own: Path) -> None:
-    """Open the file, with a section to write in."""
+    """Open the file, with a section to write in. Raises EnvironmentProblem without an editor."""
     from autoresearch.engine.program import begin_notes
+    from prepare.errors import EnvironmentProblem
 
     begin_notes(path, own)
-    click.edit(filename=str(path))
+    try:
+        click.edit(filename=str(path))
+    except click.ClickException as error:
+        hint = f'set EDITOR to one that works, or write `autoresearch notes add "..."`: {path}'
+        raise EnvironmentProblem(f"no editor: {error.message}", hint) from error
 
 
 def show(out: Output, path: Path, said: bool) -> None:

@@ -130,7 +130,7 @@ class JsonLines:
         """Print it, unless only time has passed."""
         from autoresearch.console import to_json
 
-        mark = to_json({**document, "pace": None})
+        mark = to_json({**document, "at": None, "pace": None})
         if mark != self._last:
             self._last = mark
             print(to_json(document), flush=True)
@@ -157,7 +157,7 @@ class PlainLines:
             names = ("number", "label", "seed")
             now["run"] = {name: now["run"][name] for name in names if name in now["run"]}
             now["phase"] = ""
-        if (mark := {**document, "now": now, "pace": None}) != self._last:
+        if (mark := {**document, "at": None, "now": now, "pace": None}) != self._last:
             self._last = mark
             self._print(one_line_of({**document, "now": now}))
 

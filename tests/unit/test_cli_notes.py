@@ -126,6 +126,9 @@ def test_editing_opens_the_file_with_a_section_to_write_in(
     monkeypatch.setenv("VISUAL", f"{sys.executable} {editor}")
     code, out, _ = run(capsys, "notes", "edit")
     assert code == 0 and out == "- from the editor\n"
+    monkeypatch.setenv("VISUAL", str(tmp_path / "no-such-editor"))
+    code, out, err = run(capsys, "notes", "edit")
+    assert (code, out) == (4, "") and "no-such-editor" in err and "EDITOR" in err
 
 
 def test_the_digest_is_what_the_next_proposer_gets(workspace: Path, capsys, monkeypatch) -> None:
