@@ -57,15 +57,21 @@ RULES = frozenset(
 
 
 def pretraining_task(**changes: Any) -> Task:
-    """The task as `run` uses it; keyword arguments replace parts of it (`policy="greedy"`)."""
+    """The task as `run` uses it; keyword arguments replace parts of it (`policy="greedy"`).
+
+    Of `mutation` those keys that are given: to set one must not loosen the others.
+    """
+    mutation = changes.get("mutation", {})
+    if isinstance(mutation, Mapping):
+        mutation = {"max_files": 1, "max_changed_lines": 1_500, "max_bytes": 200_000, **mutation}
     return Task.parse(
         {
             "id": "pretraining",
             "description": "lowest val_bpb of a model trained for a fixed time",
             "artifacts": {"include": [ARTIFACT]},
-            "mutation": {"max_files": 1, "max_changed_lines": 1_500, "max_bytes": 200_000},
             "objective": {"metric": METRIC, "direction": "minimize"},
             **changes,
+            "mutation": mutation,
         }
     )
 

@@ -12,7 +12,15 @@ import pytest
 
 from autoresearch.engine.judging import PRUNED
 from autoresearch.engine.task import MeasureRequest
-from autoresearch.pretraining import BUSY_SHARE, RULES, UNVERIFIED, Pretraining, Prospects, thin
+from autoresearch.pretraining import (
+    BUSY_SHARE,
+    RULES,
+    UNVERIFIED,
+    Pretraining,
+    Prospects,
+    pretraining_task,
+    thin,
+)
 from prepare.outcome import Failure, Result
 from prepare.settings import Settings
 
@@ -42,6 +50,7 @@ def result(**changes: Any) -> Any:
         "mfu_measured_percent": None,
         "measured_peak_flops": None,
         "not_protected_against": ("ptrace",),
+        "touched": (),
     }
     return SimpleNamespace(**{**numbers, **others, **changes})
 
@@ -126,3 +135,10 @@ def test_failures_and_options_are_handed_on(tmp_path: Path) -> None:
 def test_thin_keeps_both_ends() -> None:
     assert thin(CURVE, 10)[0] == CURVE[0] and thin(CURVE, 10)[-1] == CURVE[-1]
     assert len(thin(CURVE, 10)) == 10 and thin(CURVE[:5], 10) == CURVE[:5]
+
+
+def test_one_limit_that_is_set_does_not_loosen_the_others() -> None:
+    usual = pretraining_task().mutation
+    task = pretraining_task(mutation={"refuse_known": False})
+    assert task.mutation == usual.model_copy(update={"refuse_known": False})
+    assert usual.max_files == 1 and usual.max_changed_lines == 1_500
