@@ -16,6 +16,7 @@ from pathlib import Path
 
 from autoresearch.engine.change import Change, champion_message, check, diff_hash
 from autoresearch.engine.errors import ChampionMoved, Rejected, StudyStopped
+from autoresearch.engine.evidence import Evidence
 from autoresearch.engine.measuring import (
     DISTURBED_RETRIES,
     Runs,
@@ -24,7 +25,7 @@ from autoresearch.engine.measuring import (
     slow_start,
 )
 from autoresearch.engine.noise import Noise
-from autoresearch.engine.policy import Evidence, Policy
+from autoresearch.engine.policy import Policy
 from autoresearch.engine.state import BASELINE, State, scores
 from autoresearch.engine.task import Task
 from autoresearch.engine.trial import Replicate, Trial, TrialStatus
@@ -222,6 +223,8 @@ class Judge:
             direction=self.task.objective.direction,
             lines_delta=lines_delta,
             turn=trial.id,
+            chosen_by=self.state.chosen_by(champion.id, score_id),
+            dropped=self.state.dropped(champion.id, score_id),
         )
 
     def _ended_early(

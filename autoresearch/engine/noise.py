@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 NORMAL = statistics.NormalDist()
@@ -89,6 +89,20 @@ class Noise:
             dof + prior_dof,
             _correlation(pairs, prior.correlation if prior else 0.0),
         )
+
+    def widened_by(self, scores: Sequence[float]) -> Noise:
+        """This noise with the scatter of one more train module's runs counted in.
+
+        Once the noise is known well enough, a group counts for no more than chance explains.
+        """
+        dof = len(scores) - 1
+        if dof < 1 or self.dof + dof <= 0:
+            return self
+        squares = _sum_of_squares(scores)
+        if self.dof >= MIN_DOF_TO_CAP:
+            squares = min(squares, self.sd**2 * chi_squared_quantile(CAP_QUANTILE, dof))
+        variance = (self.sd**2 * self.dof + squares) / (self.dof + dof)
+        return Noise(math.sqrt(variance), self.dof + dof, self.correlation)
 
 
 def oddest(group: Sequence[float]) -> tuple[int, float]:
@@ -214,3 +228,16 @@ def location(scores: Sequence[float], sd: float) -> float:
         if abs(moved) <= 1e-9 * sd:
             break
     return centre
+
+
+def tamed(scores: Mapping[int, float], sd: float) -> dict[int, float]:
+    """Scores by seed with far ones pulled in, so that their mean is their `location`."""
+    values = list(scores.values())
+    if len(values) < 3 or sd <= 0:
+        return dict(scores)
+    centre, reach, kept = location(values, sd), HUBER_K * sd, dict(scores)
+    if len(values) >= MIN_GROUP_TO_DROP:
+        far = max(kept, key=lambda seed: abs(kept[seed] - statistics.median(values)))
+        if abs(kept[far] - statistics.median(values)) > ODD_DISTANCE * sd:
+            del kept[far]
+    return {seed: centre + min(max(x - centre, -reach), reach) for seed, x in kept.items()}

@@ -4,68 +4,47 @@
     if decision.action == "measure":  # run decision.candidate_seeds and .champion_seeds, ask again
 
 `Confirm` is a group-sequential test with a binding lower boundary. The candidate is looked at
-after each of its runs. A look compares the candidate's centre with the champion's, in standard
-errors; below the look's lower boundary the candidate is discarded, above the upper one kept, in
-between it runs on one more seed, and the champion on that seed too where it was measured on few.
-The boundaries spend the error allowed over all looks together (calibrated by
-benchmarks/decisions.py), so looking repeatedly doesn't raise it.
+after each of its runs. A look compares it with the champion, in standard errors
+(engine/evidence.py); below the look's lower boundary the candidate is discarded, above the upper
+one kept, in between it runs on one more seed, on which the champion is measured too. The boundaries
+spend the error allowed over all looks together (calibrated by benchmarks/decisions.py), so looking
+repeatedly doesn't raise it.
 
 `Greedy` is the plain rule for comparison: one run each, better is kept.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from autoresearch.engine.noise import NORMAL, Noise, location, normal_equivalent, oddest
+from autoresearch.engine.evidence import Estimate, Evidence, estimate_effect
+from autoresearch.engine.noise import NORMAL, normal_equivalent, oddest
 
 Action = Literal["keep", "discard", "measure"]
-Direction = Literal["minimize", "maximize"]
 
-# One row per look. In order: the lower boundary in standard errors; the share of the error
-# (1 - confidence) that the look's own p-value may use; runs that the champion should have.
-# Shares add up to more than 1 because most no-ops are gone before the later looks.
+# One row per look: the lower boundary in standard errors, below which another run isn't worth its
+# cost, and the share of the error (1 - confidence) that the look's own p-value may use. Shares add
+# up to more than 1 because most no-ops are gone before the later looks.
 LOOKS = (
-    (0.90, 0.00, 3),
-    (1.00, 0.28, 4),
-    (1.10, 0.38, 4),
-    (1.20, 0.49, 5),
-    (1.30, 0.60, 6),
-    (math.inf, 0.70, 6),
+    (1.10, 0.00),
+    (1.30, 0.33),
+    (1.35, 0.38),
+    (1.40, 0.42),
+    (1.45, 0.46),
+    (math.inf, 0.50),
 )
 # Fewer champion runs than this are measured before anything is discarded.
 MIN_CHAMPION = 3
 # A simpler edit at the margin itself mostly fails before the later looks, so that each look may
 # use this much more of the error, and wait this many standard errors longer (calibrated too).
-SIMPLER_SHARE, SIMPLER_PATIENCE = 1.8, 0.3
+SIMPLER_SHARE, SIMPLER_PATIENCE = 2.1, 0.3
 # While the noise is this little known, a champion with a run that looks odd gets more seeds...
-THIN_DOF, SUSPECT_P, CLEAR_CHAMPION = 5.0, 0.35, 5
+THIN_DOF, SUSPECT_P, CLEAR_CHAMPION = 5.0, 0.2, 5
 # Runs of one train module this many standard errors apart: one of them is an odd seed.
 ODD_SPREAD = 4.0
-# A candidate noisier than the pool by this ratio of variances is judged by its own scatter.
-UNSTABLE_RATIO = 9.0
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What was measured of a candidate and of the champion it would replace.
-
-    candidate, champion: score by seed, of one score id. lines_delta: lines of code the candidate
-    adds (negative: removes), comments and blank lines not counted. deterministic: repeats agree
-    exactly. turn: any number, the trial's id for instance; it chooses the champion's seed that
-    a candidate meets first, so that no seed is overfitted.
-    """
-
-    candidate: Mapping[int, float]
-    champion: Mapping[int, float]
-    noise: Noise
-    direction: Direction = "minimize"
-    lines_delta: int = 0
-    deterministic: bool = False
-    turn: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,16 +74,6 @@ class Policy(Protocol):
     def decide(self, evidence: Evidence) -> Decision:
         """Keep, discard, or measure what the decision names and ask again."""
         ...
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """How much better the candidate is: `delta` with standard error `se`, by `runs` runs."""
-
-    delta: float
-    se: float
-    candidate: float
-    champion: float
 
 
 @dataclass(frozen=True)
@@ -167,6 +136,7 @@ class Confirm:
             return thin
         if _same_program(evidence):
             return self._unchanged(evidence)
+        evidence = evidence.with_own_scatter()
         estimate = estimate_effect(evidence)
         return self._look(evidence, estimate)
 
@@ -189,10 +159,10 @@ class Confirm:
 
     def _look(self, evidence: Evidence, estimate: Estimate) -> Decision:
         n = min(len(evidence.candidate), self.max_replicates)
-        lower, share, _ = self._boundary(n)
+        lower, share = self._boundary(n)
         dof = evidence.noise.dof
-        z = normal_equivalent((estimate.delta - self.min_effect) / estimate.se, dof)
-        confidence = _adjusted_confidence(z, share)
+        ahead = (estimate.delta - self.min_effect) / estimate.se
+        confidence = _adjusted_confidence(normal_equivalent(ahead, dof), share)
         said = _describe(evidence, estimate)
         if n >= 2 and confidence >= self.confidence:
             reason = f"better: {said}; {confidence:.1%} sure, repeated looks counted"
@@ -200,10 +170,10 @@ class Confirm:
         simpler = self._simpler(evidence, estimate, n, said)
         if isinstance(simpler, Decision):
             return simpler
-        promising = z >= lower or simpler or _one_is_odd(evidence)
+        promising = ahead >= lower or simpler or _one_is_odd(evidence)
         if n < self.max_replicates and promising:
             return self._measure(evidence, estimate, said, confidence)
-        word = _why_not(z, lower, n, self.confidence)
+        word = _why_not(ahead, lower, n, self.confidence)
         return Decision("discard", f"{word}: {said}", estimate.delta, confidence)
 
     def _simpler(
@@ -212,9 +182,10 @@ class Confirm:
         """A keep if fewer lines are shown to cost less than the margin; else: may it still be?"""
         if evidence.lines_delta >= 0:
             return False
-        lower, share, _ = self._boundary(n)
+        lower, share = self._boundary(n)
         allowed = self.margin * evidence.noise.sd
-        z = normal_equivalent((estimate.delta + allowed) / estimate.se, evidence.noise.dof)
+        ahead = (estimate.delta + allowed) / estimate.se
+        z = normal_equivalent(ahead, evidence.noise.dof)
         confidence = _adjusted_confidence(z, share * SIMPLER_SHARE)
         if n >= 2 and confidence >= self.confidence:
             lines = _lines(-evidence.lines_delta)
@@ -223,69 +194,24 @@ class Confirm:
                 f"{confidence:.1%} sure that it isn't worse by {allowed:.2g}"
             )
             return Decision("keep", reason, estimate.delta, confidence)
-        return z >= lower - SIMPLER_PATIENCE
+        return ahead >= lower - SIMPLER_PATIENCE
 
-    def _boundary(self, n: int) -> tuple[float, float, int]:
+    def _boundary(self, n: int) -> tuple[float, float]:
         """The n-th look's row; the last look allowed always decides."""
         if n >= self.max_replicates:
-            return math.inf, LOOKS[min(n, len(LOOKS)) - 1][1], LOOKS[-1][2]
+            return math.inf, LOOKS[min(n, len(LOOKS)) - 1][1]
         # Beyond the table the last row that goes on is repeated at its own share.
-        lower, share, champion = LOOKS[min(n, len(LOOKS) - 1) - 1]
-        return lower, share, champion
+        return LOOKS[min(n, len(LOOKS) - 1) - 1]
 
     def _measure(
         self, evidence: Evidence, estimate: Estimate, said: str, confidence: float
     ) -> Decision:
-        """The candidate's next seed, and the champion's where it is thin."""
+        """The candidate's next seed, and the champion on it where it has no run there."""
         seed = _next_seed(evidence)
-        *_, wanted = self._boundary(len(evidence.candidate) + 1)
-        missing = wanted - len(evidence.champion)
-        champion: tuple[int, ...] = ()
-        if missing > 0 and seed not in evidence.champion:
-            champion = (seed, *_new_seeds(evidence, missing - 1, beside=seed))
-        elif missing > 0:
-            champion = _new_seeds(evidence, missing)
+        champion = () if seed in evidence.champion else (seed,)
         return Decision(
             "measure", f"promising: {said}", estimate.delta, confidence, (seed,), champion
         )
-
-
-def estimate_effect(evidence: Evidence) -> Estimate:
-    """How much better the candidate is than the champion, and the standard error.
-
-    With correlation r by seed, centre of x - r (y - centre of y) over the shared seeds, against
-    the champion's centre over all of its m seeds; variance sd^2 ((1 - r^2) / n + (1 - r)^2 / m).
-    That is the plain difference of means for r = 0 and the paired one for r near 1.
-    """
-    noise, champion = evidence.noise, evidence.champion
-    shared = set(evidence.candidate) <= set(champion)
-    r = noise.correlation if shared else 0.0
-    centre = location(list(champion.values()), noise.sd)
-    reach = 3 * noise.sd
-    scores = [
-        x - r * min(max(champion[seed] - centre, -reach), reach) if r else x
-        for seed, x in evidence.candidate.items()
-    ]
-    spread = noise.sd * math.sqrt(1 - r * r)
-    adjusted = location(scores, spread)
-    own = _own_variance(scores, spread)
-    variance = own / len(scores) + ((1 - r) * noise.sd) ** 2 / len(champion)
-    return Estimate(_gain(evidence, adjusted, centre), math.sqrt(variance), adjusted, centre)
-
-
-def _own_variance(scores: list[float], sd: float) -> float:
-    """Variance of one run of the candidate: the pool's, or its own where it is plainly unstable.
-
-    One far seed doesn't make a candidate unstable; the farthest run is left out.
-    """
-    if len(scores) < 3:
-        return sd**2
-    ordered = sorted(scores)
-    middle = ordered[len(ordered) // 2]
-    calm = sorted(scores, key=lambda x: abs(x - middle))[:-1]
-    mean = math.fsum(calm) / len(calm)
-    own = math.fsum((x - mean) ** 2 for x in calm) / (len(calm) - 1)
-    return own if own > UNSTABLE_RATIO * sd**2 else sd**2
 
 
 def _thin_champion(evidence: Evidence) -> Decision | None:
@@ -324,29 +250,24 @@ def _next_seed(evidence: Evidence) -> int:
     return _new_seeds(evidence, 1)[0]
 
 
-def _new_seeds(evidence: Evidence, count: int, beside: int = -1) -> tuple[int, ...]:
-    start = 1 + max([*evidence.champion, *evidence.candidate, beside], default=-1)
-    return tuple(range(start, start + count))
+def _new_seeds(evidence: Evidence, count: int) -> tuple[int, ...]:
+    """The lowest seeds that neither ran on: low ones meet again, and what they add gets known."""
+    used = {*evidence.champion, *evidence.candidate}
+    fresh = (seed for seed in itertools.count() if seed not in used)
+    return tuple(itertools.islice(fresh, count))
 
 
 def _gain(evidence: Evidence, candidate: float, champion: float) -> float:
     """Improvement, positive in either direction."""
-    if evidence.direction == "minimize":
-        return champion - candidate
-    return candidate - champion
+    return evidence.sign * (candidate - champion)
 
 
 def _same_program(evidence: Evidence) -> bool:
-    """Exactly equal on every shared seed, of a score that otherwise differs from seed to seed.
-
-    Where seeds give distinct scores an exact tie is no accident; a coarse score (12 of 50 right)
-    ties by chance and isn't taken for one.
-    """
+    """Exactly equal on every shared seed, of a score that otherwise differs from seed to seed."""
     shared = [seed for seed in evidence.candidate if seed in evidence.champion]
-    distinct = len(set(evidence.champion.values())) == len(evidence.champion)
     return (
         bool(shared)
-        and distinct
+        and evidence.ties_tell
         and all(evidence.candidate[seed] == evidence.champion[seed] for seed in shared)
     )
 

@@ -90,6 +90,21 @@ class State:
         runs = (*trial.replicates, *self._repeats.get(trial_id, ()))
         return scores(runs, score_id)
 
+    def chosen_by(self, trial_id: int, score_id: str) -> int:
+        """How many runs of one score id a trial was kept by, its first ones; 0 for a baseline."""
+        trial = self.trials[trial_id]
+        return 0 if trial.parent is None else len(scores(trial.replicates, score_id))
+
+    def dropped(self, champion: int, score_id: str) -> list[tuple[int, float]]:
+        """Seed and score of the first run of every candidate discarded against this champion."""
+        rivals = (trial for trial in self.trials.values() if trial.parent == champion)
+        runs = (
+            scores(trial.replicates, score_id)
+            for trial in rivals
+            if trial.status is TrialStatus.DISCARD
+        )
+        return [next(iter(own.items())) for own in runs if own]
+
     def noise(self, score_id: str, extra: Iterable[list[float]] = ()) -> Noise | None:
         """Noise pooled over all repeats of one score id; None before there are any.
 
