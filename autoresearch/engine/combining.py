@@ -5,7 +5,8 @@
     loop.trial(found, combines=found.ids)               # found is an Edit
 
 A combination is the champion's program with the edit of each member merged in: three-way, from
-the commit that the member's edit was made on. A member that doesn't merge is left out.
+the commit that the member's edit was made on. A member that doesn't merge is left out. What was
+near-missed together is a near-miss like any other, and may go together with the next.
 """
 
 from __future__ import annotations

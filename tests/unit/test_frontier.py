@@ -1,9 +1,12 @@
 """Proposals that begin at a former champion: which, told to whom, held to which limits."""
 
+import sys
+
 import pytest
 
 from autoresearch.engine.frontier import former_champions, start_of
 from autoresearch.engine.proposers.base import Proposal
+from autoresearch.engine.proposers.command import CommandProposer
 from autoresearch.engine.proposers.digest import Digest
 from autoresearch.engine.proposers.prompt import instructions
 from autoresearch.engine.proposers.search import SearchProposer
@@ -141,6 +144,18 @@ def test_what_is_told_names_the_start(climbed):
     digest = Digest.from_records(loop.ledger.records())
     assert "from #2's program" in digest.markdown()
     assert digest.to_dict()["tried"][-1]["start"] == 2
+
+
+def test_a_command_is_told_where_it_begins(climbed):
+    code = (
+        "import json, sys; start = json.load(sys.stdin)['start']; "
+        "text = open('value.py').read(); open('value.py', 'w').write('VALUE = 4.0'); "
+        "print(json.dumps({'description': f'{start} {text!r}'}))"
+    )
+    loop = climbed(frontier=2)
+    with loop:
+        loop.run(CommandProposer([sys.executable, "-c", code]), Budget(trials=1))
+    assert loop.ledger.trials()[4].description == "2 'VALUE = 0.7\\n'"
 
 
 def test_after_an_undo_proposers_hear_of_the_champion_of_now(climbed):
