@@ -18,6 +18,7 @@ import pytest
 from autoresearch import cli
 from autoresearch.engine.ledger import Ledger
 from autoresearch.engine.sandbox import best_tier
+from autoresearch.engine.task import Budget
 from autoresearch.engine.trial import Trial
 from autoresearch.taskfile.study import TaskStudy
 
@@ -110,6 +111,19 @@ def test_keeps_reach_the_users_files_and_a_deterministic_scorer_costs_no_repeats
     code, document, _ = run(capsys, folder, "--once")
     assert code == 0 and document["champion"] == 4, "it goes on where it stopped"
     assert len(Ledger(folder / "work/results.jsonl").records("study")) == 1
+
+
+def test_a_keep_reaches_the_users_files_before_the_next_proposal(make):
+    folder = make()
+    seen = []
+
+    def watch(name: str, data: Any) -> None:
+        if name == "proposing":
+            seen.append((folder / "a.txt").read_text())
+
+    with TaskStudy.write(folder / "task.yaml", on_event=watch) as study:
+        study.loop.run(study.mutator(), Budget(trials=3))  # type: ignore[call-arg]
+    assert seen == ["1\n", "2\n", "3\n"]
 
 
 def test_it_works_inside_the_users_repository_and_leaves_it_alone(make, capsys, tmp_path):
