@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from autoresearch.engine.trial import Trial
 
 TAG = "demo"
-# A run of 4 s takes 9 to 10 s on two idle cores: start-up 1.6, warm-up 0.8, training, scoring 2.6,
-# the rest checks and git. So a search of 110 s is the baseline's three and about nine more.
+# A run of 5 s took 10.4 s on two nearly idle cores: start-up 1.6, warm-up 0.8, training, scoring
+# 2.9. So a search of 110 s has room for about twelve runs of 4 s, the baseline's three among them.
 RUN_SECONDS = 4.0
 EVAL_BYTES = 20_000
 # No trial begins after this many seconds, and no run once as many more are over: a promising trial
@@ -36,15 +36,17 @@ EVAL_BYTES = 20_000
 SEARCH_SECONDS = 110.0
 GRACE_SECONDS = 20.0
 
-# What is searched, and how far. Measured at the preset's constants with 30,000 tokens, which are
-# 5 s of two idle cores (5 seeds: 1.80 to 1.88 val_bpb, standard deviation 0.03):
-#     half the depth or width     -0.2 to -0.35 in 5 s: three times the tokens
-#     double either               worse by more, a few steps are all there is time for
-#     MATRIX_LR halved, doubled   +0.03, -0.02: within the noise
-#     UNEMBEDDING_LR halved, x 3  +0.17, -0.02
+# What is searched, and how far. From the preset's constants, two seeds each unless said, on two
+# cores that others used too: hence with 30,000 tokens, which are 5 s of the two cores alone.
+#     as they are                      1.85, standard deviation 0.03 over 5 seeds
+#     MATRIX_LR halved, doubled        +0.03, -0.02
+#     UNEMBEDDING_LR halved, tripled   +0.17, -0.02
+#     TOTAL_BATCH_SIZE doubled         +0.14
+#     DEPTH 2 (which halves the width) 69,000 tokens in 5 s, one seed: -0.24
+#     DEPTH 8 (which doubles it)       a few steps in 5 s, and a loss that hardly fell
 # The preset is set for 40 s: that a smaller model learns more in 4 s is a real finding, far above
-# the noise, and about half of the draws go the other way. The preset's batch is one forward pass,
-# which TOTAL_BATCH_SIZE alone can only exceed (+0.14), so it isn't searched. The sizes end where
+# the noise, and about half of all draws go the other way. Batches aren't searched: the preset's is
+# one forward pass, which TOTAL_BATCH_SIZE alone can only exceed. The ranges of the sizes end where
 # a step would last as long as the run.
 SEARCHED: Mapping[str, Hint] = {
     "DEPTH": Range(1, 6),

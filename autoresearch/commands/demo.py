@@ -126,7 +126,8 @@ def _search(
             folder, backend, trials, limit, on_event, lambda loop: stopping(loop, out)
         )
     out.say(f"Ended: {report.reason}.")
-    show_trials(out, report.trials)
+    if report.trials:
+        show_trials(out, report.trials)
     out.say(_wrap(report.meaning))
     return report
 
