@@ -49,7 +49,7 @@ def command() -> None:
     """
 
 
-@command.command("run")
+@command.command("run", short_help="propose, run, score, keep or drop, until the budget is spent")
 @FILE
 @click.option("--once", is_flag=True, help="One proposal; the exit code says what became of it.")
 @click.option("--trials", type=click.IntRange(min=1), help="Stop after this many trials.")
@@ -159,7 +159,7 @@ def show_end(out: Output, file: Path, study: TaskStudy, reason: str) -> None:
     )
 
 
-@command.command("check")
+@command.command("check", short_help="is it sound, how long, how noisy, what the sandbox hides")
 @FILE
 @sandbox_option
 @json_option
@@ -221,7 +221,7 @@ def _names(paths: tuple[str, ...]) -> str:
     return (", ".join(paths[:8]) + more) or "none"
 
 
-@command.command("new")
+@command.command("new", short_help="make a small task that runs, to be made your own")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="NAME")
 @json_option
 def new(folder: Path, json_mode: bool) -> None:
@@ -238,7 +238,7 @@ def new(folder: Path, json_mode: bool) -> None:
     out.result({"folder": str(folder), "files": files}, then=then)
 
 
-@command.command("schema")
+@command.command("schema", short_help="print the JSON Schema of a task file")
 @json_option
 def schema(json_mode: bool) -> None:
     """Print the JSON Schema of a task file, for editors and programs."""
