@@ -30,6 +30,18 @@ from prepare.settings import Settings
 
 ARTIFACT = "train.py"
 METRIC = "val_bpb"
+# What a run reports, for constraints; MFU only where the device's peak is known.
+METRICS = (
+    METRIC,
+    "tokens",
+    "tokens_per_second",
+    "peak_memory_mb",
+    "num_steps",
+    "num_params",
+    "others_cpu_share",
+    "mfu_percent",
+    "mfu_measured_percent",
+)
 # What other processes may take of this machine, as a share of all cores, averaged over a run.
 # One core of two lost during a 30 s run was measured to cost 0.11 val_bpb, fifty times the noise.
 BUSY_SHARE = 0.15

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import difflib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from autoresearch.engine.errors import TaskError
 from autoresearch.engine.git import open_repository
 from autoresearch.engine.holder import Claim
 from autoresearch.engine.ledger import Ledger, export_tsv
@@ -34,7 +36,7 @@ from autoresearch.engine.task import Deciding, Event, Task
 from autoresearch.engine.trial import Trial, TrialStatus
 from autoresearch.engine.workspace import OWN_FOLDER, Workspace
 from autoresearch.now import Now
-from autoresearch.pretraining import ARTIFACT, RULES, Pretraining, pretraining_task
+from autoresearch.pretraining import ARTIFACT, METRICS, RULES, Pretraining, pretraining_task
 from autoresearch.search_space import HINTS, validity
 from prepare.errors import EnvironmentProblem, UsageError
 from prepare.settings import FILE_NAME, Settings
@@ -51,6 +53,7 @@ BRANCH_PREFIX = "autoresearch/"
 # What a run leaves that is worth its disk for a champion only.
 LARGE_FILES = ("weights.safetensors", "row_nats.npy")
 # What `[task]` in autoresearch.toml may set; the rest is what pretraining is.
+TABLES = ("experiment", "task")
 TASK_KEYS = ("description", "mutation", "constraints", "policy", "budget", "logging")
 
 
@@ -81,6 +84,7 @@ class Study:
     on_event: Event = lambda name, data: None
     _loop: Loop | None = field(default=None, repr=False)
     _state: State = field(default_factory=State, repr=False)
+    _warned: bool = field(default=False, repr=False)
     _taken: tuple[int, str] = (0, "")  # records in _state, and the hash of the last one
 
     @classmethod
@@ -253,6 +257,17 @@ class Study:
         if name == "decided":
             self._after_decision()
         self.on_event(name, data)
+        if name in ("begin", "decided"):
+            self._warn_of_constraints()
+
+    def _warn_of_constraints(self) -> None:
+        """Once: a bound that the baseline breaks itself refuses everything that doesn't mend it."""
+        metrics = self.state.baseline_metrics
+        broken = self.task.broken_constraint(metrics, metrics) if metrics else ""
+        if broken and not self._warned:
+            text = f"the baseline itself breaks a constraint: {broken}"
+            self.on_event("warning", {"message": text})
+            self._warned = True
 
     def _after_decision(self) -> None:
         """Derive what others read: upstream's table, and the champion's train.py."""
@@ -268,11 +283,12 @@ class Study:
 
     def _write_header(self, options: Options) -> None:
         """Say in the ledger under which settings the study goes on, where they are new."""
+        now = self.settings.model_dump(mode="json")
         facts = {
             "kind": "study",
             "tag": self.tag,
             "task": self.task.model_dump(mode="json"),
-            "settings": self.settings.model_dump(mode="json"),
+            "settings": now,
             "prune": options.prune,
             "sandbox": options.sandbox,
             "versions": {
@@ -281,6 +297,12 @@ class Study:
             },
         }
         last = (self.ledger.records("study") or [{}])[-1]
+        before = last.get("settings", facts["settings"])
+        keys = [key for key in now if now[key] != before.get(key)]
+        if keys:
+            other = ", ".join(f"{key} {before.get(key)} -> {now[key]}" for key in keys)
+            text = f"other settings than before: {other}; the champion is measured by them, too"
+            self.on_event("warning", {"message": text})
         if {name: last.get(name) for name in facts} != facts:
             self.ledger.append({**facts, "at": _utc()})
 
@@ -356,17 +378,35 @@ def current_branch(root: Path) -> str:
 
 def _task(root: Path, options: Options) -> Task:
     """Pretraining with what `[task]` in autoresearch.toml and the options change."""
-    table = tomllib.loads((root / FILE_NAME).read_text(encoding="utf-8")).get("task", {})
-    strange = sorted(set(table) - set(TASK_KEYS))
-    if strange:
-        raise UsageError(
-            f"{FILE_NAME}: [task] has no {strange[0]!r}", f"it may set {', '.join(TASK_KEYS)}"
-        )
+    document = tomllib.loads((root / FILE_NAME).read_text(encoding="utf-8"))
+    _refuse_strange(document, TABLES, FILE_NAME)
+    table = document.get("task", {})
+    if not isinstance(table, dict):
+        raise UsageError(f"{FILE_NAME}: task must be a table", "begin it with a line [task]")
+    _refuse_strange(table, TASK_KEYS, f"{FILE_NAME}: [task]")
     policy = table.get("policy", {})
-    policy = {"name": policy} if isinstance(policy, str) else dict(policy)
+    policy = {"name": policy} if isinstance(policy, str) else policy
+    if not isinstance(policy, dict):
+        raise UsageError(f"{FILE_NAME}: task.policy is {policy!r}", 'write "confirm" or "greedy"')
     given = {"name": options.policy, "confidence": options.confidence}
-    policy.update({name: value for name, value in given.items() if value is not None})
-    return pretraining_task(**{**table, "policy": policy})
+    policy = {**policy, **{name: value for name, value in given.items() if value is not None}}
+    try:
+        task = pretraining_task(**{**table, "policy": policy})
+    except TaskError as error:
+        raise TaskError(f"{FILE_NAME}: task.{error.message}", f"mend it in {FILE_NAME}") from error
+    for constraint in task.constraints:
+        for name in filter(None, (constraint.metric, constraint.baseline)):
+            _refuse_strange([name], METRICS, f"{FILE_NAME}: task.constraints: a run")
+    return task
+
+
+def _refuse_strange(given: Iterable[str], known: Sequence[str], where: str) -> None:
+    """Raises UsageError for a name that isn't known: what it was meant for would be overlooked."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"it may be {', '.join(known)}"
+            raise UsageError(f"{where} has no {name!r}", hint)
 
 
 def _version() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from autoresearch.options import (
 if TYPE_CHECKING:
     from autoresearch.console import Output
     from autoresearch.engine.loop import Loop
+    from autoresearch.engine.task import Budget, Event
     from autoresearch.study import Study
 
 
@@ -92,12 +93,12 @@ def command(
 
     The first run measures train.py as it stands on three seeds: the baseline, and the noise. Stops
     when a budget is spent, and goes on where it stopped when it is started again, also after a
-    kill. Ctrl-C once ends after the trial under way, twice at once.
+    kill. Ctrl-C once ends after the trial under way, twice at once. Limits that aren't given are
+    those of [task.budget] in autoresearch.toml.
     """
     import backends
     from autoresearch.awake import awake
     from autoresearch.console import Output, looking
-    from autoresearch.engine.task import Budget
     from autoresearch.narration import narrated
     from autoresearch.study import Options, Study
 
@@ -112,7 +113,8 @@ def command(
         with Study.write(folder, options, on_event, True) as study, awake() as problem:
             if problem:
                 out.warn(f"this machine may fall asleep: {problem}")
-            budget = Budget.model_validate(given) if given else study.task.budget
+            budget = study.task.budget.model_copy(update=given)
+            study.on_event = counting_costs(study.on_event, budget, study.loop)
             with stopping(study.loop, out):
                 reason = study.loop.run(proposer, budget)
     show_end(out, study, reason)
@@ -130,6 +132,29 @@ def read_options(given: tuple[str, ...]) -> dict[str, Any]:
         except ValueError:
             found[key] = value
     return found
+
+
+def counting_costs(on_event: Event, budget: Budget, loop: Loop) -> Event:
+    """Say when a limit of dollars or tokens can't be kept: proposals don't tell what they cost.
+
+    Where no other limit would end the run, it ends after that trial.
+    """
+    told = set()
+
+    def watched(name: str, data: Mapping[str, Any]) -> None:
+        on_event(name, data)
+        cost = data["trial"]["cost"] if name == "decided" and data["trial"]["id"] else {}
+        for limit, part in (("dollars", "dollars"), ("tokens", "tokens_out")):
+            if getattr(budget, limit) is None or limit in told or cost.get(part, 0) is not None:
+                continue
+            told.add(limit)
+            message = f"proposals don't say what they cost: --{limit} can't end this run"
+            if budget.hours is None and budget.trials is None:
+                loop.stop_asked = True
+                message += ", so it ends now; add --hours or --trials"
+            on_event("warning", {"message": message})
+
+    return watched
 
 
 @contextmanager

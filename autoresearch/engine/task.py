@@ -167,6 +167,11 @@ class Task(Part):
     budget: Budget = Budget()  # type: ignore[call-arg]
     logging: Logging = Logging()  # type: ignore[call-arg]
 
+    @field_validator("constraints", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
     @field_validator("policy", mode="before")
     @classmethod
     def _policy_by_name(cls, value: Any) -> Any:

@@ -141,6 +141,67 @@ def test_what_is_asked_wrongly(workspace: Path, capsys, tmp_path: Path) -> None:
     assert code == 2 and "police" in err
 
 
+def settings(workspace: Path, task: str, **changes: object) -> None:
+    (workspace / "autoresearch.toml").write_text(Settings(**changes).dumps() + task)
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("[tasks]\nx = 1", "has no 'tasks'"),
+        ("[task]\npolicy = 5", "task.policy is 5"),
+        ("[task]\npolicy = 'konfirm'", "autoresearch.toml: task.policy.name"),
+        ("[task]\nconstraints = 5", "autoresearch.toml: task.constraints"),
+        ("[task]\nconstraints = ['peak_memroy_mb < 9']", "'peak_memory_mb'"),
+        ("[task]\nconstraints = ['num_steps > 2 * baseline.nm_steps']", "'num_steps'"),
+    ],
+)
+def test_a_task_table_that_would_be_overlooked_is_refused(
+    workspace: Path, capsys, task: str, words: str
+) -> None:
+    settings(workspace, "\n" + task)
+    code, _, err = run(capsys, "run", "--trials", "1")
+    assert code == 2 and words in err, err
+    assert git("branch", "--list", "autoresearch/*") == ""
+
+
+def test_a_constraint_that_the_baseline_breaks_is_told(workspace: Path, capsys) -> None:
+    settings(workspace, "\n[task]\nconstraints = 'peak_memory_mb < 100'")
+    code, _, err = run(capsys, "run", "--trials", "1")
+    assert code == 0 and err.count("the baseline itself breaks a constraint: peak_memory_mb") == 1
+
+
+def test_other_settings_are_told(workspace: Path, capsys) -> None:
+    assert "other settings" not in run(capsys, "run", "--trials", "1")[2]
+    settings(workspace, "", time_budget=11.0)
+    assert "time_budget 300.0 -> 11.0" in run(capsys, "run", "--trials", "1")[2]
+    assert "other settings" not in run(capsys, "run", "--trials", "1")[2]
+
+
+def test_limits_of_the_file_hold_beside_those_given(workspace: Path, capsys, tmp_path) -> None:
+    settings(workspace, "\n[task.budget]\ntrials = 2")
+    out = run(capsys, "run", "--hours", "5")[1]
+    assert "Ended: 2 trials done" in out
+    out = run(capsys, "run", "--hours", "5", "--trials", "1")[1]
+    assert "Ended: 1 trials done" in out
+
+
+@pytest.mark.parametrize("limit", ["dollars", "tokens"])
+def test_a_limit_that_can_not_be_kept_is_told(workspace: Path, capsys, limit: str) -> None:
+    script = workspace.parent / "propose.py"
+    script.write_text(
+        "import pathlib, random\npath = pathlib.Path('train.py')\n"
+        "path.write_text(path.read_text() + f'Z{random.random()} = 1\\n'.replace('.', ''))\n"
+    )
+    command = ("run", "--agent", "command", "--agent-option", f"command=python3 {script}")
+    code, out, err = run(capsys, *command, f"--{limit}", "1", "--trials", "2")
+    assert code == 0 and "2 trials done" in out and err.count(f"--{limit} can't end") == 1
+    code, out, err = run(capsys, *command, f"--{limit}", "1")
+    assert code == 0 and "asked to stop" in out and "add --hours or --trials" in err
+    code, out, err = run(capsys, "run", f"--{limit}", "1", "--trials", "1")
+    assert f"--{limit} can't" not in err, "search costs nothing, and says so"
+
+
 def test_a_second_writer_is_refused_by_name(workspace: Path, capsys) -> None:
     with Study.write(workspace):
         code, _, err = run(capsys, "run", "--trials", "1")
