@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 OnEvent = Callable[[str, dict[str, Any]], None]
 
 PLAIN_LINE_EVERY_S = 10.0
+LEFT_WIDTH = 10  # columns of `300 s left`
 LOOKING = "looking at the hardware"
 PROBING = "speed probes run for a minute, this first time"
 
@@ -225,17 +226,31 @@ class LiveProgress:
     """One bar that follows the phases, on a terminal."""
 
     def __init__(self, console: Console, prefix: str = "") -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn
+        from rich.table import Column
+        from rich.text import Text
+
+        class Time(TimeElapsedColumn):
+            """What is left, where that is known."""
+
+            def render(self, task: Task) -> Text:
+                left = task.fields["left"]
+                return Text(left) if left else super().render(task)
 
         self._prefix = f"{prefix} " if prefix else ""
         self._label = ""
         self._task: TaskID | None = None
         self._progress: Progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[figures]}", markup=False),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}", markup=False),
+            # A narrow terminal cuts the figures, not the bar and the time.
+            BarColumn(bar_width=16, table_column=Column(min_width=8)),
+            Time(table_column=Column(min_width=LEFT_WIDTH, no_wrap=True)),
+            TextColumn(
+                "{task.fields[figures]}",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+            ),
+            expand=True,
             console=console,
             transient=True,
         )

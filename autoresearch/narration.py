@@ -193,7 +193,8 @@ class _Narrator:
         elif name == "proposing":
             self._live("phase", {"phase": f"asking {data['proposer']}"})
         elif name == "run":
-            self._prefix = f"trial {data['id']}, {data['label']}, seed {data['seed']}"
+            label = "" if data["label"] == "candidate" else f" {data['label']}"
+            self._prefix = f"trial {data['id']}{label} seed {data['seed']}"
         elif name == "phase":
             self._live("phase", {"phase": f"{self._prefix}: {data.get('phase', '')}".lstrip(": ")})
         elif name not in ("begin", "trial"):
