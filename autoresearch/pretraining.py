@@ -63,6 +63,8 @@ RULES = frozenset(
         "overrun",
         "forbidden",
         "tampered",
+        "resource_limit",
+        "not_finite",
         UNVERIFIED,
     }
 )
@@ -281,6 +283,7 @@ class Pretraining:
                 "hardware_id": str(result.hardware.get("id", "")),
                 "probes": result.probes,
                 "not_protected_against": list(result.not_protected_against),
+                "touched": list(result.touched),
                 "curve": [list(point) for point in thin(curve)],
                 "run_dir": result.run_dir,
             },

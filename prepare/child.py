@@ -225,7 +225,9 @@ def _answer(model: Any, tokens: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 def _serve_answers(channel: Channel, configuration: dict[str, Any], state: dict[str, str]) -> None:
+    """Answer questions. The framework is loaded at once, the candidate's code when told to."""
     _hello(channel, measure_peak=False)
+    channel.receive()
     model, spec = _restore(channel, configuration, state)
     state["phase"] = "scoring"
     questions = shared_array(configuration["questions"], tuple(configuration["shape"]), "int32")

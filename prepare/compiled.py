@@ -1,11 +1,9 @@
 """Compiled kernels, kept between runs without letting one candidate poison another's.
 
-In a strict tier a candidate's processes get a private copy of the caches of torch.compile and
-Triton, and what they leave is kept under the hash of their own train.py. So a run starts warm from
-what the same train.py left before, or from another that the caller vouches for (the champion,
-which passed the probes); what a rejected candidate wrote is only ever read by itself.
-
-Without a strict tier all share the user's caches, as without this package.
+A candidate's processes get a private copy of the caches of torch.compile and Triton, and what they
+leave is kept under the hash of their own train.py. So a run starts warm from what the same train.py
+left before, or from another that the caller vouches for (the champion, which passed the probes);
+what a rejected candidate wrote is only ever read by itself.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import io
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from prepare.compiled import keep_compiled
 from prepare.dataset import Dataset, prepare_dataset
 from prepare.errors import UsageError
 from prepare.evaluate import evaluate, question_rows
-from prepare.isolation import Access, Sandbox, access_for, text_folders
+from prepare.isolation import NEVER_STOPPED, Access, Sandbox, access_for, text_folders
 from prepare.messages import Touched
 from prepare.outcome import Failure, Outcome, Result
 from prepare.probes import ProbeReport
@@ -50,6 +50,9 @@ HARNESS_VERSION = 1
 # Bits per byte below the entropy of the text itself that sampling noise can explain.
 FLOOR_MARGIN = 0.02
 ROW_NATS_NAME = "row_nats.npy"
+# Before its first answer a candidate may take this much longer than it can need to: a share of the
+# training time, and at least so many seconds.
+FIRST_ANSWER_SHARE, FIRST_ANSWER_SECONDS = 0.05, 20.0
 # A run's log, weights and record; a full disk is no fault of train.py, so it is told beforehand.
 RUN_BYTES = 20_000_000
 ELSEWHERE = "name another folder with --run-dir"
@@ -189,8 +192,7 @@ class _Experiment:
                     self._emit,
                     weights,
                 )
-                if self._access.sandbox.strict:
-                    keep_compiled(process.folder, Path(self._configuration["script"]))
+                keep_compiled(process.folder, Path(self._configuration["script"]))
         except TrainingFailed as failed:
             return self._failure(failed.phase, failed.kind, failed.message, "train")
         begun = time.monotonic()
@@ -243,18 +245,27 @@ class _Experiment:
         settings, dataset = self._settings, self._dataset
         rows = dataset.val.read_all()
         names = secrets.SystemRandom().sample(ANSWERERS, 2)
+        limits = (settings.startup_timeout, self._first_answer_seconds(trained))
         with (
-            self._answerer(trained, names[0]) as first,
+            contextlib.ExitStack() as first_lives,
             self._answerer(trained, names[1]) as second,
         ):
-            first.wait_until_ready(settings.startup_timeout)
-            second.wait_until_ready(settings.startup_timeout)
+            first = first_lives.enter_context(self._answerer(trained, names[0]))
+            first.load(*limits)
+
+            def ask_second(questions: list[np.ndarray]) -> Iterator[np.ndarray]:
+                """The candidate's code runs in one of them at a time: no notes can be passed."""
+                first_lives.close()
+                clear(self._folder / "work" / names[0])
+                second.load(*limits)
+                return second.ask(questions)
+
             score, probes = evaluate(
                 rows,
                 dataset.tokenizer.token_bytes,
                 trained.hello.compute_dtype,
                 first.ask,
-                second.ask,
+                ask_second,
                 np.random.default_rng(secrets.randbits(128)),
                 lambda done, total: self._emit("scoring", {"done": done, "of": total}),
             )
@@ -265,6 +276,19 @@ class _Experiment:
         with create(self._folder / ROW_NATS_NAME) as file:
             file.write(buffer.getvalue())
         return score, probes
+
+    def _first_answer_seconds(self, trained: Trained) -> float:
+        """What may pass between loading the weights and the first answer.
+
+        As long as building and warming up took in training, and a forward pass at a quarter of
+        training's speed; beyond that a share of the training, or what a busy machine may need.
+        """
+        seconds, dataset = trained.seconds, self._dataset
+        length, vocab_size = self._settings.max_seq_len, dataset.tokenizer.vocab_size
+        tokens = 2 * length * question_rows(len(dataset.val), length, vocab_size)
+        asked = 4 * tokens * seconds["training"] / max(1, trained.tokens)
+        extra = max(FIRST_ANSWER_SHARE * seconds["training"], FIRST_ANSWER_SECONDS)
+        return seconds["build"] + seconds["warmup"] + asked + extra
 
     def _answerer(self, trained: Trained, name: str) -> Answerer:
         settings, dataset = self._settings, self._dataset
@@ -326,6 +350,6 @@ class _Experiment:
             seed=self._settings.seed,
             weights=str(trained.weights),
             run_dir=str(self._folder),
-            not_protected_against=self._access.sandbox.does_not_stop(),
+            not_protected_against=(*self._access.sandbox.does_not_stop(), *NEVER_STOPPED),
             touched=self._reported(),
         )

@@ -18,6 +18,13 @@ from prepare.settings import Settings
 PACKAGES = ("backends", "prepare")
 # In a candidate's folder, and none of its business: other trials, their weights and scores.
 HIDDEN_NAMES = ("runs", "results.jsonl", "results.tsv")
+# Whatever the tier.
+NEVER_STOPPED = (
+    "training on, from tokens kept in the weights, before the first answer: for as long as its own "
+    "build and warm-up took and 20 s (a twentieth of the training, if that is more)",
+    "answers that depend on the future too rarely for the probes to meet: what that can earn was "
+    "measured, 0.01 bits per byte at one hard token in 64",
+)
 
 
 class Command(Protocol):
@@ -93,15 +100,14 @@ class Unconfined:
 
     def does_not_stop(self) -> tuple[str, ...]:
         return (
-            "native code and started programs that read the validation text or anything else this "
-            "user can read",
-            "native code that opens a socket or inspects other processes of this user",
+            "native code (ctypes, a compiled extension, a program it starts) that reads any file "
+            "this user can read, the validation text and earlier weights among them",
+            "native code that opens a socket, or inspects, stops or kills processes of this user",
+            "native code that leaves the second scoring process a note of what the first was asked",
+            "what raises no event in Python: named semaphores, stat() on files",
             "Python code that takes the audit hook's own state apart before it acts",
-            "writing outside the run folder, also to the compile caches that later trials use",
-            "leftovers of earlier trials being read, their weights among them",
-            "text or tokens kept in files being learned from before the clock starts, or while "
-            "answering",
-            "the two scoring processes telling each other through files what they were asked",
+            "while it trains: writing outside the run folder, and reading what an earlier trial "
+            "left there; both are reported",
             "processes that leave their group and outlive the trial",
         )
 
@@ -151,7 +157,7 @@ def access_for(
             hidden.append(entry)
         elif not _holds_any(entry, hidden) and not _lies_in_any(entry, hidden[1:]):
             readable.append(entry)
-    hidden.append(packages / ".git")
+    hidden += [packages / ".git", *_repositories(folder)]
     return Access(
         sandbox or Unconfined(),
         tuple(readable),
@@ -159,6 +165,22 @@ def access_for(
         tuple(dict.fromkeys(hidden)),
         (script,) if warm_from is None else (script, warm_from),
     )
+
+
+def _repositories(folder: Path) -> list[Path]:
+    """git's folders above `folder`, a worktree's too, and the records beside them."""
+    found: list[Path] = []
+    for place in (folder, *folder.parents):
+        git = place / ".git"
+        if not git.exists():
+            continue
+        found += [git, *(place / name for name in (*HIDDEN_NAMES, ".autoresearch"))]
+        if git.is_file():
+            named = git.read_text(encoding="utf-8", errors="replace").partition("gitdir:")[2]
+            own = (place / named.strip()).resolve()
+            # <repository>/.git/worktrees/<name>
+            found += [own, *(own.parents[1:2] if own.parent.name == "worktrees" else ())]
+    return found
 
 
 def _inherited_paths(packages: Path, hidden: Sequence[Path]) -> list[Path]:

@@ -36,11 +36,11 @@ def kill_marked(mark: str) -> None:
         victims = [process for process in psutil.process_iter() if _mark_of(process) == mark]
         if not victims:
             return
-        for victim in victims:
-            try:
-                victim.kill()
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
+        # Stopped before any is killed: while some die, the others would start new ones.
+        for act in (psutil.Process.suspend, psutil.Process.kill):
+            for victim in victims:
+                with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                    act(victim)
         psutil.wait_procs(victims, timeout=1)
 
 

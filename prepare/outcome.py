@@ -68,8 +68,9 @@ class Failure:
     phase: prepare, startup, import, build, warmup, training or scoring. kind: syntax_error,
     import_error, exception, exit, nan, out_of_memory, killed, timeout, no_training,
     invalid_output, not_finite, causality, batch_dependence, implausible, tampered,
-    forbidden (reached for what it was not given), resource_limit. log_tail: the
-    candidate's last 50 lines, without control characters. seconds: by phase.
+    overrun (no first answer in the time that loading can take), forbidden (reached for what it
+    was not given), resource_limit (processes, disk, output). log_tail: the candidate's last 50
+    lines, without control characters. seconds: by phase.
     """
 
     phase: str

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 
@@ -33,13 +33,14 @@ from prepare.isolation import Access, Command, Unconfined
 from prepare.messages import Touched, parse
 from prepare.orphans import MARK_VARIABLE, Guard, kill_marked
 from prepare.runfiles import create, fresh_folder, read_end
-from prepare.watch import Bounds, Watch
+from prepare.watch import MEBIBYTE, Bounds, Watch
 
 # Messages waiting in either direction: honest traffic is a handful.
 INBOX, OUTBOX = 64, 256
 # A wait is cut in slices, to notice a process that ended while others hold its pipes.
 SLICE = 0.1
-MAX_LOG_BYTES = 256 * 1024 * 1024
+# A log longer than this is cut to its end when the process is gone.
+KEPT_LOG_BYTES = 16 * MEBIBYTE
 MAX_TOUCHED = 50
 LOG_TAIL_LINES = 50
 LOG_TAIL_BYTES = 16_000
@@ -141,6 +142,8 @@ class CandidateProcess:
                 added; a list of its own by default. bounds: beyond them it is killed.
         """
         self._access = access or Access(Unconfined())
+        self._role, self._shared, self._run_dir = role, shared, run_dir
+        self._bounds = bounds or Bounds()
         self.touched: list[Touched] = [] if touched is None else touched
         self._stopped: CandidateStopped | None = None
         self.log_path = run_dir / f"{name or role}.log"
@@ -175,17 +178,18 @@ class CandidateProcess:
             thread.start()
         self.killed_by_us = False
         self._access.sandbox.started(self._popen.pid)
-        self._watch = Watch(self._popen.pid, self.folder, self._exceeded, bounds)
+        self._watch = Watch(self._popen.pid, self.folder, self._exceeded, self._bounds)
         self._watch.start()
 
     def _command(
         self, role: str, environment: Mapping[str, str], shared: Sequence[SharedFile]
     ) -> Command:
         access = self._access
-        own = {**environment, MARK_VARIABLE: self._mark}
-        if access.sandbox.strict:
-            begin_warm(self.folder, *access.warm_from)
-            own = {**own, **cache_variables(self.folder)}
+        temporary = self.folder / "tmp"  # a tier with a private /tmp names that instead
+        temporary.mkdir()
+        begin_warm(self.folder, *access.warm_from)
+        own = {**environment, MARK_VARIABLE: self._mark, **cache_variables(self.folder)}
+        own |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))
         return access.sandbox.wrap(
             [sys.executable, "-m", "prepare.child", role],
             child_environment(own),
@@ -198,10 +202,13 @@ class CandidateProcess:
         """Send the first message, with what the audit hook needs to know."""
         rules = {
             "readable": [str(path) for path in self._access.readable],
-            "writable": [str(self.folder)],
-            "hidden": [str(path) for path in self._access.hidden],
+            "writable": [
+                str(path) for path in (self.folder, *(p for b in self._shared for p in b.paths))
+            ],
+            "hidden": [str(path) for path in (*self._access.hidden, self._run_dir)],
             "listable": [str(path) for path in self._access.listable],
             "refuse": not self._access.sandbox.strict,
+            "confined": self._role == "answer" and not self._access.sandbox.strict,
         }
         self.send("configure", audit=rules, **fields)
 
@@ -287,8 +294,12 @@ class CandidateProcess:
             raise self._stopped
         if self._deaf:
             raise ProtocolError("the candidate does not read the messages it asked for")
-        if os.fstat(self._log.fileno()).st_size > MAX_LOG_BYTES:
-            raise ProtocolError("the candidate floods its log")
+        printed = os.fstat(self._log.fileno()).st_size
+        if printed > self._bounds.log_bytes:
+            allowed = self._bounds.log_bytes / MEBIBYTE
+            text = f"it printed {printed / MEBIBYTE:.0f} MiB; {allowed:.0f} MiB are allowed"
+            self._exceeded(text)
+            raise CandidateStopped("resource_limit", text)
 
     def _reap(self) -> int:
         try:
@@ -342,10 +353,27 @@ class CandidateProcess:
         for thread in self._threads:
             thread.join(timeout=1)
         self._guard.stop()
+        cut_log(self._log, KEPT_LOG_BYTES)
         for stream in (self._popen.stdin, self._popen.stdout, self._log):
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+
+
+def cut_log(log: BinaryIO, kept: int) -> None:
+    """Leave the last `kept` bytes of a log, if it is longer, behind a line that says so."""
+    try:
+        size = os.fstat(log.fileno()).st_size
+        if size <= kept:
+            return
+        with open(log.fileno(), "rb+", closefd=False) as file:
+            file.seek(size - kept)
+            rest = file.read(kept)
+            file.seek(0)
+            file.write(b"[%d bytes before this were left out]\n" % (size - kept) + rest)
+            file.truncate()
+    except OSError:  # a full disk: the log stays as it is
+        return
 
 
 def log_tail(path: Path) -> str:

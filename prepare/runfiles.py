@@ -31,7 +31,7 @@ def create(path: Path) -> BinaryIO:
     """A new file, open for writing, in place of anything that was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     clear(path)
-    return open(path, "xb", buffering=0)
+    return open(path, "x+b", buffering=0)
 
 
 def fresh_folder(path: Path) -> Path:

@@ -23,7 +23,7 @@ from prepare.cache import explained
 from prepare.channel import DTYPE_BYTES, SharedFile
 from prepare.isolation import Access
 from prepare.messages import Touched, failed_report
-from prepare.process import CandidateProcess
+from prepare.process import CandidateProcess, TimedOut
 
 ANSWER_BYTES = 64 * 1024 * 1024
 ARITHMETIC_CHUNK = 256  # rows of logits turned into probabilities at a time: stays in cache
@@ -33,7 +33,7 @@ class InvalidAnswer(Exception):
     """The candidate's answers are no logits, or not those of a causal model.
 
     `kind` is one of invalid_output, not_finite, causality, batch_dependence, nondeterminism,
-    implausible.
+    implausible, overrun.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -138,6 +138,7 @@ class Answerer:
         self._answer_bytes = max_rows * length * self._vocab_size * 4
         self._question_tokens = max_rows * length
         self._timeout = timeout
+        self._first_answer_by = float("inf")
         self._questions = SharedFile(2 * self._question_tokens * 4)
         self._answers = SharedFile(2 * self._answer_bytes)
         weights = Path(str(configuration["weights"]))
@@ -159,15 +160,34 @@ class Answerer:
             answer_bytes=self._answer_bytes,
         )
 
-    def wait_until_ready(self, timeout: float) -> None:
-        """Wait `timeout` seconds for the weights to be loaded. Raises what `_receive` raises.
+    def load(self, startup: float, seconds: float) -> None:
+        """Let the candidate's code load the weights. Raises what `_receive` raises.
 
-        It is short: a candidate must not go on learning before it answers.
+        startup: seconds for the framework. seconds: from then to the first answer, which is where
+        a candidate would have to go on learning: later, its answers would differ from those of
+        the process that is asked afterwards.
         """
-        self._deadline = time.monotonic() + timeout
+        self._deadline = time.monotonic() + startup
         self._receive("hello")
-        self._receive("ready")
+        self._first_answer_by = time.monotonic() + seconds
         self._deadline = time.monotonic() + self._timeout
+        self._process.send("load")
+        self._receive_first("ready")
+
+    def _receive_first(self, kind: str) -> dict[str, Any]:
+        """As `_receive`, until the time for the first answer is over. Raises InvalidAnswer then."""
+        deadline = self._deadline
+        self._deadline = min(deadline, self._first_answer_by)
+        try:
+            return self._receive(kind)
+        except TimedOut:
+            raise InvalidAnswer(
+                "overrun",
+                "no answer in the time that loading the weights can take: it may not train on, "
+                "nor compile for longer than the warm-up did",
+            ) from None
+        finally:
+            self._deadline = deadline
 
     def _receive(self, kind: str) -> dict[str, Any]:
         message = self._process.receive(self._deadline - time.monotonic())
@@ -187,7 +207,7 @@ class Answerer:
             while sent < min(index + 2, len(questions)):
                 self._send_question(sent % 2, questions[sent])
                 sent += 1
-            message = self._receive("answered")
+            message = self._receive("answered") if index else self._receive_first("answered")
             slot = index % 2
             size = message.get("bytes")
             if message.get("slot") != slot or not isinstance(size, int):

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 from prepare.orphans import MARK_VARIABLE, Guard, kill_marked
 from prepare.outcome import Failure, Outcome, Result
 from prepare.process import (
-    MAX_LOG_BYTES,
     SLICE,
     child_environment,
     describe_exit,
@@ -30,6 +29,7 @@ from prepare.process import (
 )
 from prepare.runfiles import create, read_end
 from prepare.settings import Settings
+from prepare.watch import Bounds
 
 if TYPE_CHECKING:
     from prepare.training import EventSink
@@ -140,7 +140,7 @@ def _watch(
             process.wait(timeout=SLICE)
             return None
         except subprocess.TimeoutExpired:
-            if os.fstat(output.fileno()).st_size > MAX_LOG_BYTES:
+            if os.fstat(output.fileno()).st_size > Bounds().log_bytes:
                 return "invalid_output", "the script floods its log"
     return "timeout", f"the script ran for more than {limit:.0f} s"
 

@@ -23,11 +23,13 @@ MEBIBYTE = 1 << 20
 @dataclass(frozen=True)
 class Bounds:
     """processes: how many at once; torch.compile starts one or two per core. folder_bytes: what
-    lies in the run folder. free_bytes: what must stay free on its disk."""
+    lies in its folder, or was written to disks wherever that is. free_bytes: what must stay free
+    on the folder's disk. log_bytes: what it prints."""
 
     processes: int = 512
     folder_bytes: int = 64 * 1024 * MEBIBYTE
     free_bytes: int = 512 * MEBIBYTE
+    log_bytes: int = 256 * MEBIBYTE
 
 
 class Watch(threading.Thread):
@@ -68,7 +70,7 @@ class Watch(threading.Thread):
         return f"it runs {count} processes; {self._bounds.processes} are allowed"
 
     def _disk(self) -> str:
-        used = folder_bytes(self._folder)
+        used = max(folder_bytes(self._folder), written_bytes(self._pid))
         if used > self._bounds.folder_bytes:
             allowed = self._bounds.folder_bytes / MEBIBYTE
             return f"it wrote {used / MEBIBYTE:.0f} MiB; {allowed:.0f} MiB are allowed"
@@ -82,6 +84,21 @@ class Watch(threading.Thread):
     def stop(self) -> None:
         """Look no more."""
         self._stopped.set()
+
+
+def written_bytes(pid: int) -> int:
+    """What a process and those it started wrote to disks; 0 where the system doesn't tell.
+
+    A process' count takes in that of its children when they end.
+    """
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for member in (process, *process.children(recursive=True)):
+            # No such count on macOS.
+            with contextlib.suppress(psutil.Error, AttributeError):
+                total += int(member.io_counters().write_bytes)
+    return total
 
 
 def folder_bytes(folder: Path) -> int:

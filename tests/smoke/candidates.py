@@ -24,6 +24,7 @@ class Bigram(nn.Module):
         super().__init__()
         self.table = nn.Embedding(spec.vocab_size, spec.vocab_size)
         nn.init.zeros_(self.table.weight)
+        # what else it holds
 
     def forward(self, tokens, targets=None):
         logits = self.table(tokens)
@@ -43,6 +44,7 @@ def train(model, run):
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.0)
     for step, (x, y) in enumerate(run.batches(4)):
         loss = backward(x, y)
+        # at each step
         optimizer.step()
         model.zero_grad(set_to_none=True)
         run.log(step=step, loss=loss)
@@ -55,6 +57,8 @@ if __name__ == "__main__":
 
 MARKS = {
     "import": "# at import",
+    "init": "# what else it holds",
+    "step": "# at each step",
     "logits": "# change the logits",
     "build": "# before building",
     "after": "# after training",

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from autoresearch.engine.sandbox import Tier, all_tiers
-from prepare import watch
+from prepare import process, watch
 from prepare.experiment import run_experiment
-from prepare.isolation import access_for
+from prepare.isolation import NEVER_STOPPED, access_for
 from prepare.outcome import Failure, Result
 from prepare.settings import Settings
 from tests.smoke.candidates import write_candidate
@@ -74,7 +74,7 @@ def test_an_honest_candidate_trains_and_is_scored(tier, tmp_path, settings):
     outcome = run(tier, tmp_path, settings)
     assert isinstance(outcome, Result), outcome
     assert outcome.tier == tier.name
-    assert outcome.not_protected_against == tier.does_not_stop()
+    assert outcome.not_protected_against == (*tier.does_not_stop(), *NEVER_STOPPED)
     assert outcome.touched == ()
     assert Path(outcome.weights or "").is_file()
     assert not (tmp_path / "run" / "work").exists()
@@ -95,13 +95,13 @@ def test_reading_the_text_fails_or_finds_nothing(tier, tmp_path, settings, corpu
 
 
 def test_a_refusal_that_is_swallowed_still_ends_an_unprotected_run(tmp_path, settings, corpus):
-    process = all_tiers()[-1]
+    unprotected = all_tiers()[-1]
     act = f"""
     try:
         open({str(corpus / "valid.txt")!r})
     except OSError:
         pass"""
-    outcome = run(process, tmp_path, settings, build=act.strip())
+    outcome = run(unprotected, tmp_path, settings, build=act.strip())
     assert isinstance(outcome, Failure), outcome
     assert outcome.kind == "forbidden"
 
@@ -118,7 +118,7 @@ def test_too_many_processes_end_the_run(tier, tmp_path, settings, monkeypatch):
     if sys.platform == "win32":
         pytest.skip("it forks")
     few = watch.Bounds(processes=20)
-    monkeypatch.setattr(watch, "Bounds", lambda: few)
+    monkeypatch.setattr(process, "Bounds", lambda: few)
     act = "[os.fork() or (time.sleep(60), os._exit(0)) for _ in range(40)]; time.sleep(60)"
     outcome = run(tier, tmp_path, settings, build=act)
     assert isinstance(outcome, Failure), outcome

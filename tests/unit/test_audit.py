@@ -38,12 +38,13 @@ def watched(tmp_path):
     (tmp_path / "data" / "probes" / "speed.json").write_text("{}")
     (tmp_path / "given" / "train.py").write_text("x = 1\n")
 
-    def run(code: str, refuse: bool = True) -> tuple[list, str]:
+    def run(code: str, refuse: bool = True, **more: object) -> tuple[list, str]:
         rules = {
             "readable": [str(tmp_path / "given"), str(tmp_path / "data" / "probes")],
             "writable": [str(tmp_path / "work")],
             "hidden": [str(tmp_path / "data")],
             "refuse": refuse,
+            **more,
         }
         # Not below /tmp, as tests are: that is writable in this tier.
         environment = {**os.environ, "TMPDIR": str(tmp_path / "work")}
@@ -83,6 +84,7 @@ open("/dev/null", "w"); open("/proc/self/status").read(); os.listdir("/proc")
         'os.chdir("../data"); open("valid.bin")',
         'import pathlib; pathlib.Path("..", "data", "valid.bin").read_bytes()',
         'open(b"../data/valid.bin")',
+        'import sqlite3; sqlite3.connect("../data/valid.bin")',
         'os.scandir("../data")',
         'os.remove("../data/valid.bin")',
         'import numpy; numpy.memmap("../data/valid.bin", mode="r")',
@@ -97,6 +99,15 @@ def test_reaching_for_the_data_is_forbidden_by_any_spelling(watched, code, tmp_p
 
 
 @pytest.mark.parametrize(
+    "code", ['os.open(os.path.abspath(".."), 0)', 'os.open("../data/valid.bin", 0, dir_fd=0)']
+)
+def test_no_way_leads_by_a_folders_number(watched, code):
+    seen, ended = watched(code)
+    assert ended.startswith("Forbidden")
+    assert seen[-1][0] == "read"
+
+
+@pytest.mark.parametrize(
     ("code", "act"),
     [
         ("import socket; socket.socket()", "socket"),
@@ -104,6 +115,8 @@ def test_reaching_for_the_data_is_forbidden_by_any_spelling(watched, code, tmp_p
         ("import urllib.request as u; u.urlopen('http://127.0.0.1:9')", "socket"),
         ("open(f'/proc/{os.getppid()}/environ')", "read"),
         ("os.kill(os.getppid(), 0)", "signal"),
+        ("import psutil; os.kill(psutil.Process().parents()[1].pid, 0)", "signal"),
+        ("os.killpg(os.getpgid(os.getppid()) + 10**6, 0)", "signal"),
     ],
 )
 def test_sockets_and_other_processes_are_forbidden(watched, code, act):
@@ -113,6 +126,70 @@ def test_sockets_and_other_processes_are_forbidden(watched, code, act):
     assert seen[-1][0] == act
     assert seen[-1][2] is True
     assert "Forbidden" in ended or "urlopen" in ended
+
+
+NOTES = """
+def attempt(act):
+    try:
+        act()
+        raise SystemExit("left a note")
+    except OSError as error:
+        assert "not part of what" in str(error), error
+import mmap, socket, sqlite3
+from multiprocessing import shared_memory
+open("mine", "w").write("x"); os.mkdir("folder"); os.mkfifo("folder/pipe")
+there = os.path.abspath("../given/")
+for act in (
+    lambda: open(there + "/note", "w"),
+    lambda: os.open(there + "/note", os.O_CREAT | os.O_WRONLY),
+    lambda: os.mkdir(there + "/note"),
+    lambda: os.mkfifo(there + "/note"),
+    lambda: os.mknod(there + "/note"),
+    lambda: os.rename("mine", there + "/note"),
+    lambda: os.link("mine", there + "/note"),
+    lambda: os.symlink("mine", there + "/note"),
+    lambda: os.utime(there + "/train.py", (1, 1)),
+    lambda: os.chmod(there + "/train.py", 0o700),
+    lambda: os.truncate(there + "/train.py", 0),
+    lambda: os.remove(there + "/train.py"),
+    lambda: sqlite3.connect(there + "/note"),
+    lambda: socket.socket(socket.AF_UNIX).bind("\\0note"),
+    lambda: open(os.path.dirname(there) + "/left-by-another"),
+    lambda: os.mkdir("note", dir_fd=os.open(there, 0)),
+    lambda: shared_memory.SharedMemory("autoresearch-note", create=True, size=64),
+):
+    attempt(act)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shared memory and folders' numbers by /proc")
+def test_a_process_that_answers_can_leave_no_note(watched, tmp_path):
+    (tmp_path / "left-by-another").write_text("a note")
+    seen, ended = watched(NOTES, confined=True)
+    assert ended == "done"
+    assert seen and all(forbidden for _, _, forbidden in seen)
+    assert sorted(path.name for path in (tmp_path / "given").iterdir()) == ["train.py"]
+    assert not Path("/dev/shm/autoresearch-note").exists()
+
+
+def test_libraries_that_ctypes_loads_are_reported_but_for_compiled_kernels(watched):
+    code = """
+import ctypes
+ctypes.CDLL(None).getpid
+ctypes.pythonapi.Py_IncRef
+try:
+    ctypes.CDLL(os.path.abspath("kernel.so"))
+except OSError:
+    pass
+"""
+    seen, ended = watched(code)
+    assert ended == "done"
+    assert [each[1] for each in seen if each[0] == "load"] == [
+        "this process",
+        "this process: getpid",
+        "this process: Py_IncRef",
+    ]
+    assert not any(forbidden for _, _, forbidden in seen)
 
 
 def test_a_strict_tier_only_wants_to_know(watched):
@@ -161,7 +238,8 @@ def test_every_way_to_start_a_program_is_read():
         "/bin/sh -c x",
         False,
     )
-    assert judge("os.posix_spawn", ("git", ("git", "log"), {})) == ("start", "git log", False)
+    assert judge("os.posix_spawn", ("git", ("git", "log"), {})) == ("start", "git log", True)
+    assert judge("os.system", ("cd /; git log",)) == ("start", "cd /; git log", True)
     words = [sys.executable, "-m", "torch._inductor.compile_worker"]
     assert judge("subprocess.Popen", (sys.executable, words, None, None)) is None
     tried = """

@@ -99,12 +99,12 @@ class ProcessTier(Tier):
     def does_not_stop(self) -> tuple[str, ...]:
         return (
             "native code (ctypes, a compiled extension, a program it starts) that reads any file "
-            "this user can read, the validation text among them",
-            "native code that opens a socket or inspects other processes of this user",
+            "this user can read, the validation text and earlier weights among them",
+            "native code that opens a socket, or inspects, stops or kills processes of this user",
+            "native code that leaves the second scoring process a note of what the first was asked",
+            "what raises no event in Python: named semaphores, stat() on files",
             "Python code that takes the audit hook's own state apart before it acts",
-            "writing outside the run folder, also to the compile caches that later trials use",
-            "leftovers of earlier trials being read, their weights among them",
-            "the two scoring processes telling each other through files what they were asked",
-            "text or tokens kept in files being learned from before the clock starts, or while "
-            "answering",
+            "while it trains: writing outside the run folder, and reading what an earlier trial "
+            "left there; both are reported",
+            "many processes that leave their group faster than they are found and killed",
         )
