@@ -112,6 +112,8 @@ def test_a_night_of_search(workspace: Path, capsys) -> None:
     events = [json.loads(line) for line in out.splitlines()]
     assert code == 0
     assert [e["event"] for e in events if e["event"] == "decided"] == ["decided"]
+    begun = [(e["limits"], e["trials_before"]) for e in events if e["event"] == "begin"]
+    assert begun == [({"trials": 1}, 5)], "what a watcher reckons with"
     assert events[-1]["tag"] == "mar5" and events[-1]["next"]
     assert len(Ledger(workspace / "results.jsonl").records("study")) == 2, "the policy is new"
 
