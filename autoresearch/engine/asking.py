@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from autoresearch.engine.loop import Loop
 
 PROPOSAL_SECONDS = 900.0  # a proposer's deadline
+LEAST_SECONDS = 60.0  # also when the hours are nearly over
 
 # Leaves an edit in the folder. Called again with the failure to mend it, and the attempt's number.
 Edit = Callable[[Path, "Failure | None", int], Proposal]
@@ -45,7 +46,7 @@ class Asker:
                 program=program.text,
                 notes=program.notes,
                 digest=digest_of(loop.task, loop.ledger, loop.state.champion),
-                seconds=PROPOSAL_SECONDS,
+                seconds=min(PROPOSAL_SECONDS, max(LEAST_SECONDS, loop.seconds_left)),
                 attempt=attempt,
                 failure=failure,
                 seed=loop.state.proposals,

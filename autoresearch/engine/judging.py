@@ -79,19 +79,23 @@ class Judge:
                 f"the program fails before anything was changed: {broken.phase}: {broken.message}",
                 "mend it, see that `autoresearch train` gives a score, and start again",
             )
-        calm = [run for run in runs if not run.disturbed] or list(runs)
+        calm = [run for run in runs if not run.disturbed]
+        reason = f"baseline, measured on {len(runs)} seeds"
+        if len(calm) < len(runs):
+            disturbed = next(run.disturbed for run in runs if run.disturbed)
+            reason += f", {len(runs) - len(calm)} of them disturbed: {disturbed}"
         return measured(
             Trial(
                 id=BASELINE,
                 parent=None,
                 status=TrialStatus.KEEP,
-                reason=f"baseline, measured on {len(runs)} seeds",
+                reason=reason,
                 description="baseline",
                 commit=self.workspace.champion_commit,
                 diff_hash=self.workspace.champion_hash(self.task),
                 replicates=runs,
             ),
-            calm,
+            calm or runs,
         )
 
     def measure_champion(

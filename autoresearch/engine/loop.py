@@ -12,6 +12,7 @@ dropped, and its run folder says what it was.
 from __future__ import annotations
 
 import datetime
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -37,9 +38,11 @@ from autoresearch.engine.trial import Trial, TrialStatus
 from autoresearch.engine.workspace import Workspace
 
 MEND_ATTEMPTS = 2  # times a proposer may repair what crashed
+NO_PROPOSAL_LOG = "no-proposal.log"  # what a proposer said that gave no edit, the latest
 SAME_CRASHES = 3  # in a row: then the champion must show that the machine still works
-EMPTY_PROPOSALS = 5  # in a row: then the proposer is given up
-BACKOFF_SECONDS = 5.0
+EMPTY_PROPOSALS = 12  # in a row, about an hour and a half: then the proposer is given up
+BACKOFF_SECONDS = 5.0  # doubled from one empty proposal to the next
+MAX_BACKOFF_SECONDS = 900.0  # a limit of so many requests an hour may need some of these
 
 
 @dataclass
@@ -73,6 +76,7 @@ class Loop:
     combine: bool = False
     state: State = field(default_factory=State)
     stop_asked: bool = False
+    ends_at: float | None = None  # by `clock`, while `run` has hours to keep to
 
     # A study's begin and end -----------------------------------------------------------------
 
@@ -154,7 +158,8 @@ class Loop:
 
     def run(self, proposer: Proposer, budget: Budget) -> str:
         """Trial after trial until the budget is spent or `stop_asked`. Returns why it ended."""
-        began, trials_before = self.clock(), self.state.next_id
+        trials_before = self.state.next_id
+        self.ends_at = None if budget.hours is None else self.clock() + budget.hours * 3600
         limits = budget.model_dump(exclude_none=True)
         self.say("begin", {"limits": limits, "trials_before": trials_before})
         self.baseline()
@@ -162,7 +167,7 @@ class Loop:
             proposer.observe(trial)
         empty = 0
         while True:
-            reason = self._spent(budget, began, trials_before)
+            reason = self._spent(budget, trials_before)
             if reason:
                 return reason
             outcome = self._turn(proposer, budget)
@@ -176,12 +181,14 @@ class Loop:
             if self.stop_asked:
                 continue
             empty += 1
-            if empty >= EMPTY_PROPOSALS:
+            # A network that is down or a limit that is reached may be over before the hours are.
+            if empty >= EMPTY_PROPOSALS and self.ends_at is None:
                 raise StudyStopped(
                     f"{proposer.name} gave no edit {empty} times in a row: {outcome.problem}",
-                    "see `autoresearch log`, try another --agent, or start again later",
+                    f"what it said last is in {self.runs / NO_PROPOSAL_LOG}; try another --agent, "
+                    "or start again later",
                 )
-            self.sleep(BACKOFF_SECONDS * empty)
+            self._wait(min(BACKOFF_SECONDS * 2 ** (empty - 1), MAX_BACKOFF_SECONDS))
 
     def _turn(self, proposer: Proposer, budget: Budget) -> Trial | Proposal:
         """The next trial: of near-misses together, where that is asked for, or of a proposal."""
@@ -193,21 +200,33 @@ class Loop:
         start = start_of(self.state, self.task.objective, self.frontier)
         return self.trial(Asker(self, proposer, budget, start), start)
 
-    def _spent(self, budget: Budget, began: float, trials_before: int) -> str:
+    def _spent(self, budget: Budget, trials_before: int) -> str:
         """Which limit is reached, or ""."""
         if self.stop_asked:
             return "asked to stop"
         # The baseline is no trial that was asked for.
         done = self.state.next_id - max(trials_before, BASELINE + 1)
         if budget.trials is not None and done >= budget.trials:
-            return f"{done} trials done"
-        if budget.hours is not None and self.clock() - began >= budget.hours * 3600:
+            return f"{done} trial{'' if done == 1 else 's'} done"
+        if self.seconds_left <= 0:
             return f"{budget.hours:g} hours are over"
         if budget.dollars is not None and self.state.dollars >= budget.dollars:
             return f"{self.state.dollars:.2f} dollars spent"
         if budget.tokens is not None and self.state.tokens >= budget.tokens:
             return f"{self.state.tokens:,} tokens spent"
         return ""
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the hours that were given are over; infinite where none were."""
+        return math.inf if self.ends_at is None else self.ends_at - self.clock()
+
+    def _wait(self, seconds: float) -> None:
+        """Sleep, unless the loop is asked to stop or its hours are over first."""
+        for _ in range(math.ceil(seconds)):
+            if self.stop_asked or self.seconds_left <= 0:
+                return
+            self.sleep(1.0)
 
     def _after_crashes(self) -> None:
         """Several crashes of one kind in a row: see whether the machine or the ideas are at fault.
@@ -305,6 +324,8 @@ class Loop:
         cost = {**proposal.cost.to_dict(), "tokens": tokens}
         record = {"kind": "no_proposal", "problem": proposal.problem, "cost": cost, "at": _now()}
         self.ledger.append(record)
+        self.runs.mkdir(parents=True, exist_ok=True)
+        (self.runs / NO_PROPOSAL_LOG).write_text(proposal.log_tail, encoding="utf-8")
         self.state.proposals += 1
         self.state.spend(cost)
         self.say("no_proposal", {"problem": proposal.problem})

@@ -185,7 +185,7 @@ def test_limits_of_the_file_hold_beside_those_given(workspace: Path, capsys, tmp
     out = run(capsys, "run", "--hours", "5")[1]
     assert "Ended: 2 trials done" in out
     out = run(capsys, "run", "--hours", "5", "--trials", "1")[1]
-    assert "Ended: 1 trials done" in out
+    assert "Ended: 1 trial done" in out
 
 
 @pytest.mark.parametrize("limit", ["dollars", "tokens"])

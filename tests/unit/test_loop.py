@@ -230,10 +230,46 @@ def test_what_proposals_cost_is_counted_also_when_nothing_came(make_loop):
     assert loop.state.tokens == 360
 
 
-def test_a_proposer_that_gives_nothing_is_given_up(make_loop):
-    nothing = Proposal("", problem="no edit", problem_kind="no_edit")
-    with pytest.raises(StudyStopped, match="5 times in a row"):
-        run(make_loop(), *[nothing] * 9)
+def test_a_proposer_that_gives_nothing_is_given_up_after_growing_waits(make_loop):
+    nothing = Proposal("", problem="no edit", problem_kind="no_edit", log_tail="rate limit")
+    waited = []
+    loop = make_loop(sleep=waited.append)
+    with pytest.raises(StudyStopped, match="12 times in a row") as stopped:
+        run(loop, *[nothing] * 15)
+    assert len(loop.ledger.records("no_proposal")) == 12
+    assert sum(waited) == 5 + 10 + 20 + 40 + 80 + 160 + 320 + 640 + 3 * 900
+    log = loop.runs / "no-proposal.log"
+    assert str(log) in stopped.value.hint and log.read_text() == "rate limit"
+
+
+def test_a_night_outlasts_a_proposer_that_gives_nothing_for_hours(make_loop):
+    nothing = Proposal("", problem="no network", problem_kind="failed")
+    now = [0.0]
+    loop = make_loop(
+        clock=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds)
+    )
+    proposer = Script(*[nothing] * 20, "VALUE = 0.5\n", *[nothing] * 50)
+    with loop:
+        assert "8 hours are over" in loop.run(proposer, Budget(hours=8))
+    assert now[0] == pytest.approx(8 * 3600, abs=1)
+    assert [trial.status for trial in loop.ledger.trials()] == [TrialStatus.KEEP] * 2
+    assert all(60 <= request.seconds <= 900 for request in proposer.requests)
+    assert proposer.requests[-1].seconds < 900, "what is left of the hours"
+
+
+def test_asked_to_stop_it_does_not_wait_on(make_loop):
+    nothing = Proposal("", problem="no network", problem_kind="failed")
+    loop = make_loop(sleep=lambda seconds: setattr(loop, "stop_asked", True))
+    with loop:
+        assert loop.run(Script(*[nothing] * 3), Budget(hours=1)) == "asked to stop"
+
+
+def test_a_disturbed_baseline_says_so(make_loop, repository):
+    (repository / "value.py").write_text('VALUE = 1.0\nDISTURBED = "a neighbour"\n')
+    git = ["git", "-c", "user.name=u", "-c", "user.email=u@example.org"]
+    subprocess.run([*git, "commit", "-qam", "disturbed"], cwd=repository, check=True)
+    _, trials = run(make_loop())
+    assert "3 of them disturbed: a neighbour" in trials[0].reason
 
 
 def test_a_program_that_never_ran_stops_the_study(make_loop, repository):
