@@ -60,7 +60,7 @@ def command(
     import backends
     from autoresearch.commands.run import stopping
     from autoresearch.commands.trial import EXIT_CODES
-    from autoresearch.console import PROBING, Output
+    from autoresearch.console import Output, looking
     from autoresearch.engine.errors import StudyStopped
     from autoresearch.engine.trial import Trial
     from autoresearch.narration import narrated
@@ -70,8 +70,8 @@ def command(
     options = Options(**choices)
     choose(Study.read(folder, options), trial_ids)  # nothing is begun where nothing goes together
     with narrated(out) as on_event:
-        on_event("phase", {"phase": PROBING})
-        backends.select(choices["backend"])
+        with looking(on_event):
+            backends.select(choices["backend"])
         with Study.write(folder, options, on_event, True) as study, stopping(study.loop, out):
             # Again, as the one writer: what opening mended or another finished counts.
             found = choose(study, trial_ids)
