@@ -27,6 +27,7 @@ from typing import Any, BinaryIO
 
 import psutil
 
+from prepare.cache import CACHE_VARIABLE, cache_root
 from prepare.channel import Channel, ChannelClosed, ProtocolError, SharedFile
 from prepare.compiled import begin_warm, cache_variables
 from prepare.isolation import Access, Command, Unconfined
@@ -96,6 +97,9 @@ def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     # OpenMP threads that spin while they wait crawl when another process wants the core, and it
     # must be said before the framework loads; where nothing competes it costs nothing.
     kept.setdefault("GOMP_SPINCOUNT", "0")
+    # In a sandbox its home is another: the speed figures that it may read would not be found from
+    # there, and every start would measure again.
+    kept[CACHE_VARIABLE] = str(cache_root().absolute())
     return {**kept, **extra}
 
 

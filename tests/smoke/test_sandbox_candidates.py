@@ -80,6 +80,21 @@ def test_an_honest_candidate_trains_and_is_scored(tier, tmp_path, settings):
     assert not (tmp_path / "run" / "work").exists()
 
 
+def test_the_speed_figures_are_found_from_another_home(tier, tmp_path, settings, monkeypatch):
+    """With the cache in its ordinary place: in a sandbox the home is another."""
+    if sys.platform != "linux":
+        pytest.skip("moves the home's cache by XDG_CACHE_HOME")
+    monkeypatch.delenv("AUTORESEARCH_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    figures = tmp_path / "cache" / "autoresearch" / "probes"
+    figures.mkdir(parents=True)
+    (figures / "cpu.json").write_text("{}")
+    act = "assert [p.name for p in __import__('backends.speed').speed.folder().iterdir()] == "
+    outcome = run(tier, tmp_path, settings, build=act + "['cpu.json']")
+    assert isinstance(outcome, Result), outcome
+    assert outcome.touched == ()
+
+
 def test_reading_the_text_fails_or_finds_nothing(tier, tmp_path, settings, corpus):
     path = str(corpus / "valid.txt")
     outcome = run(tier, tmp_path, settings, build=f"open({path!r}).read()")
