@@ -230,6 +230,10 @@ def _compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
     # and behind it a full graph is an error. (Not torch.compile's argument: 2.9 has none.)
     limits = torch._dynamo.config
     limits.recompile_limit = max(GRAPHS_PER_FUNCTION, limits.recompile_limit)
+    # The loss is an autograd.Function, for which torch doesn't keep compiled graphs unless told: a
+    # warm start then traced and partitioned the whole model anew, 10 s instead of 4. What such a
+    # function does is part of the cache's key; a test changes one to see it.
+    torch._functorch.config.autograd_cache_allow_custom_autograd_functions = True
     return torch.compile(fn, dynamic=False, fullgraph=True, mode=policy.compile_mode or None)
 
 
