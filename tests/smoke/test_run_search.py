@@ -72,7 +72,8 @@ def test_a_study_by_search_and_by_hand(workspace: Path, tmp_path: Path) -> None:
     assert len(lines) == 4
     assert lines[1].split("\t")[3:] == ["keep", "baseline"]
     trials = json.loads(call(workspace, "results", "--json")[1])["trials"]
-    assert trials[0]["score"] > 1 and trials[0]["curve"] and trials[0]["score_id"]
+    assert trials[0]["score"] > 1 and trials[0]["score_id"]
+    assert json.loads(call(workspace, "show", "0", "--json")[1])["trial"]["curve"]
     assert all(trial["description"].count(" -> ") for trial in trials[1:])
 
     git(workspace, "switch", "-q", "autoresearch/smoke")
