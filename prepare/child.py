@@ -23,8 +23,6 @@ from prepare.channel import DTYPE_BYTES, Channel, ChannelClosed, shared_array
 from prepare.run import Spec, TimedRun, WarmupRun
 
 MODULE_NAME = "train"
-# Every trial pays for it. The best of the rounds counts: five of them on a slow machine.
-CANARY_SECONDS = 0.1
 
 
 class InvalidLogits(ValueError):
@@ -137,7 +135,7 @@ def _hello(channel: Channel, measure_peak: bool) -> None:
         versions=runtime.versions(),
         peak_flops=peak.value if peak else None,
         peak_flops_source=peak.source if peak else None,
-        measured_peak_flops=runtime.matmul_peak(CANARY_SECONDS) if measure_peak else None,
+        measured_peak_flops=runtime.matmul_peak() if measure_peak else None,
     )
 
 
