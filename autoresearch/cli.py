@@ -4,7 +4,7 @@ This module knows names, errors and exit codes. Each command lives in `autoresea
 imports what is heavy inside its function, so that help and usage errors need no framework.
 
 Exit codes: 0 done, 1 unexpected, 2 usage, 3 data, 4 this machine lacks something,
-5 train.py failed, 130 interrupted.
+5 train.py failed, 130 interrupted. `trial` and `combine` add 10 to 13: what became of the edit.
 """
 
 from __future__ import annotations

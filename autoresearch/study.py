@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import difflib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from autoresearch.engine.errors import TaskError
 from autoresearch.engine.git import open_repository
 from autoresearch.engine.holder import Claim
 from autoresearch.engine.ledger import Ledger, export_tsv
@@ -36,15 +34,11 @@ from autoresearch.engine.task import Deciding, Event, Task
 from autoresearch.engine.trial import Trial, TrialStatus
 from autoresearch.engine.workspace import OWN_FOLDER, Workspace
 from autoresearch.now import Now
-from autoresearch.pretraining import ARTIFACT, METRICS, RULES, Pretraining, pretraining_task
+from autoresearch.pretraining import ARTIFACT, RULES, Pretraining
 from autoresearch.search_space import HINTS, validity
+from autoresearch.task_table import read_task
 from prepare.errors import EnvironmentProblem, UsageError
 from prepare.settings import FILE_NAME, Settings
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 LEDGER_NAME = "results.jsonl"
 TSV_NAME = "results.tsv"
@@ -52,9 +46,6 @@ PROGRAM_NAME = "program.md"
 BRANCH_PREFIX = "autoresearch/"
 # What a run leaves that is worth its disk for a champion only.
 LARGE_FILES = ("weights.safetensors", "row_nats.npy")
-# What `[task]` in autoresearch.toml may set; the rest is what pretraining is.
-TABLES = ("experiment", "task")
-TASK_KEYS = ("description", "mutation", "constraints", "policy", "budget", "logging")
 
 
 @dataclass(frozen=True)
@@ -94,7 +85,8 @@ class Study:
         settings = Settings.load(folder)
         root = folder.resolve()
         ledger = Ledger(root / LEDGER_NAME)
-        return cls(root, _tag(root, ledger, options.tag), settings, _task(root, options), ledger)
+        task = read_task(root / FILE_NAME, options.policy, options.confidence)
+        return cls(root, _tag(root, ledger, options.tag), settings, task, ledger)
 
     @classmethod
     @contextlib.contextmanager
@@ -374,39 +366,6 @@ def current_branch(root: Path) -> str:
     """The branch that is checked out, "" where there is none. Raises WorkspaceError."""
     ref = open_repository(root).maybe("symbolic-ref", "--quiet", "HEAD") or ""
     return ref.removeprefix("refs/heads/")
-
-
-def _task(root: Path, options: Options) -> Task:
-    """Pretraining with what `[task]` in autoresearch.toml and the options change."""
-    document = tomllib.loads((root / FILE_NAME).read_text(encoding="utf-8"))
-    _refuse_strange(document, TABLES, FILE_NAME)
-    table = document.get("task", {})
-    if not isinstance(table, dict):
-        raise UsageError(f"{FILE_NAME}: task must be a table", "begin it with a line [task]")
-    _refuse_strange(table, TASK_KEYS, f"{FILE_NAME}: [task]")
-    policy = table.get("policy", {})
-    policy = {"name": policy} if isinstance(policy, str) else policy
-    if not isinstance(policy, dict):
-        raise UsageError(f"{FILE_NAME}: task.policy is {policy!r}", 'write "confirm" or "greedy"')
-    given = {"name": options.policy, "confidence": options.confidence}
-    policy = {**policy, **{name: value for name, value in given.items() if value is not None}}
-    try:
-        task = pretraining_task(**{**table, "policy": policy})
-    except TaskError as error:
-        raise TaskError(f"{FILE_NAME}: task.{error.message}", f"mend it in {FILE_NAME}") from error
-    for constraint in task.constraints:
-        for name in filter(None, (constraint.metric, constraint.baseline)):
-            _refuse_strange([name], METRICS, f"{FILE_NAME}: task.constraints: a run")
-    return task
-
-
-def _refuse_strange(given: Iterable[str], known: Sequence[str], where: str) -> None:
-    """Raises UsageError for a name that isn't known: what it was meant for would be overlooked."""
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1, 0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"it may be {', '.join(known)}"
-            raise UsageError(f"{where} has no {name!r}", hint)
 
 
 def _version() -> str:

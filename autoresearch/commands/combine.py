@@ -125,9 +125,10 @@ def combinable(study: Study, number: int) -> Trial:
 
 
 def show_end(out: Output, study: Study, trial: Trial, found: Combination) -> None:
-    """The members, what was left out, and what to do next."""
-    from autoresearch.commands.trial import EXIT_CODES
+    """The log's end of a crash, what was left out, and what to do next."""
+    from autoresearch.commands.trial import EXIT_CODES, show_crash
 
+    show_crash(out, trial)
     out.result(
         {
             "trial": trial.to_dict(),

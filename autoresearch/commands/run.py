@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from autoresearch.console import Output
     from autoresearch.engine.loop import Loop
     from autoresearch.engine.task import Budget, Event
+    from autoresearch.opening import AnyStudy
     from autoresearch.study import Study
 
 
@@ -178,24 +179,10 @@ def stopping(loop: Loop, out: Output) -> Iterator[None]:
 
 def show_end(out: Output, study: Study, reason: str) -> None:
     """Why it ended, the ideas that were kept, and what to do next."""
-    from autoresearch.narration import show_kept
-    from autoresearch.study import lineage
-
-    state = study.state
-    kept = lineage(state)
-    counts = status_counts(study)
-    out.say()
-    out.say(f"Ended: {reason}. " + ", ".join(f"{n} {name}" for name, n in counts.items()))
-    show_kept(out, study.task.objective.metric, kept)
-    best = kept[-1].id if kept else 0
+    ended = show_ended(out, study, reason)
+    best = ended["champion"] or 0
     out.result(
-        {
-            "reason": reason,
-            "tag": study.tag,
-            "counts": counts,
-            "champion": state.champion,
-            "kept": [trial.to_dict() for trial in kept],
-        },
+        ended,
         then=[
             "autoresearch results         every trial",
             f"autoresearch show {best}          what the champion is and why",
@@ -205,8 +192,21 @@ def show_end(out: Output, study: Study, reason: str) -> None:
     )
 
 
-def status_counts(study: Study) -> dict[str, int]:
-    """How many trials ended in which way, the baseline left out."""
+def show_ended(out: Output, study: AnyStudy, reason: str) -> dict[str, Any]:
+    """Why a run ended and what was kept, on the screen; the same as JSON values."""
+    from autoresearch.narration import show_kept
     from autoresearch.standing import counts
+    from autoresearch.study import lineage
 
-    return counts(study.state)
+    state = study.state
+    kept, by_status = lineage(state), counts(state)
+    out.say()
+    out.say(f"Ended: {reason}. " + ", ".join(f"{n} {name}" for name, n in by_status.items()))
+    show_kept(out, study.task.objective.metric, kept)
+    return {
+        "reason": reason,
+        "tag": study.tag,
+        "counts": by_status,
+        "champion": state.champion,
+        "kept": [trial.to_dict() for trial in kept],
+    }

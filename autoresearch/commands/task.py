@@ -131,25 +131,14 @@ def _exit_code(study: TaskStudy, before: int) -> int:
 
 def show_end(out: Output, file: Path, study: TaskStudy, reason: str) -> None:
     """Why it ended, what was kept, and what to do next."""
-    from autoresearch.commands.run import status_counts
-    from autoresearch.narration import show_kept
-    from autoresearch.study import lineage
+    from autoresearch.commands.run import show_ended
     from autoresearch.taskfile.views import show_holdouts
 
-    state = study.state
-    kept = lineage(state)
-    counts = status_counts(study)  # type: ignore[arg-type]
-    out.say()
-    out.say(f"Ended: {reason}. " + ", ".join(f"{n} {name}" for name, n in counts.items()))
-    show_kept(out, study.task.objective.metric, kept)
+    ended = show_ended(out, study, reason)
     show_holdouts(out, study)
     out.result(
         {
-            "reason": reason,
-            "tag": study.tag,
-            "counts": counts,
-            "champion": state.champion,
-            "kept": [trial.to_dict() for trial in kept],
+            **ended,
             "holdout": {str(key): record["run"] for key, record in study.holdouts().items()},
         },
         then=[

@@ -165,14 +165,19 @@ def refuse(ctx: click.Context, out: Output, rejected: Any) -> None:
     ctx.exit(code)
 
 
+def show_crash(out: Output, trial: Trial) -> None:
+    """The end of the log of what crashed."""
+    failure = next((run.failure for run in trial.replicates[::-1] if run.failure), None)
+    if str(trial.status) == "crash" and failure is not None and failure.log_tail.strip():
+        out.say()
+        out.say(failure.log_tail.rstrip())
+
+
 def show_end(out: Output, study: Study, trial: Trial, left: tuple[str, ...]) -> None:
     """What became of train.py, the log's end of a crash, and what to do next."""
     status = str(trial.status)
     diff = study.run_folder(trial.id) / "change.diff"
-    failure = next((run.failure for run in trial.replicates[::-1] if run.failure), None)
-    if status == "crash" and failure is not None and failure.log_tail.strip():
-        out.say()
-        out.say(failure.log_tail.rstrip())
+    show_crash(out, trial)
     if left:
         out.warn(f"not put back, it was edited on meanwhile: {', '.join(left)}")
     tree = "as edited" if status in ("keep", "noisy") or left else "put back"

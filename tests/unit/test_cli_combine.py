@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
-import backends
-from autoresearch import cli
 from autoresearch.engine.constants import constants_of
 from autoresearch.engine.task import MeasureRequest
 from autoresearch.engine.trial import Replicate
-from autoresearch.init import make_workspace
 from autoresearch.pretraining import Pretraining
 from prepare.settings import Settings
+from tests.unit.command_line import make_fake_workspace, run
 
 # Worth 0.05 at least: what gains less is a near-miss.
 TASK = "\n[task.policy]\nmin_effect = 0.05\n"
@@ -34,20 +32,9 @@ def measure(self: Pretraining, request: MeasureRequest) -> Replicate:
 @pytest.fixture
 def workspace(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace with a small train.py, and no real harness."""
-    monkeypatch.setattr(Pretraining, "measure", measure)
-    monkeypatch.setattr(backends, "select", lambda requested=None: None)
-    folder = tmp_path / "w"
-    settings = Settings().dumps() + TASK
-    files = {"train.py": SEED, "program.md": "be bold\n", "autoresearch.toml": settings}
-    make_workspace(folder, files, "begin")
-    monkeypatch.chdir(folder)
-    return folder
-
-
-def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
-    code = cli.run([str(arg) for arg in args])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+    return make_fake_workspace(
+        tmp_path / "w", monkeypatch, measure, SEED, {"autoresearch.toml": Settings().dumps() + TASK}
+    )
 
 
 def edit(capsys, **gains: float) -> int:

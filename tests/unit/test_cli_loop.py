@@ -6,22 +6,19 @@ import contextlib
 import json
 import random
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
-import backends
-from autoresearch import cli
 from autoresearch.commands.trial import EXIT_CODES
 from autoresearch.engine.constants import constants_of
 from autoresearch.engine.ledger import Ledger
 from autoresearch.engine.task import MeasureRequest
 from autoresearch.engine.trial import Failure, Replicate
-from autoresearch.init import make_workspace
 from autoresearch.pretraining import Pretraining
 from autoresearch.study import Study
 from prepare.settings import Settings
+from tests.unit.command_line import git, make_fake_workspace, run
 
 SEED = """import prepare
 
@@ -61,24 +58,7 @@ def measure(self: Pretraining, request: MeasureRequest) -> Replicate:
 @pytest.fixture
 def workspace(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace with a small train.py, and no real harness."""
-    monkeypatch.setattr(Pretraining, "measure", measure)
-    monkeypatch.setattr(backends, "select", lambda requested=None: None)
-    folder = tmp_path / "w"
-    files = {"train.py": SEED, "program.md": "be bold\n", "autoresearch.toml": Settings().dumps()}
-    make_workspace(folder, files, "begin")
-    monkeypatch.chdir(folder)
-    return folder
-
-
-def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
-    code = cli.run([str(arg) for arg in args])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    return make_fake_workspace(tmp_path / "w", monkeypatch, measure, SEED)
 
 
 def edit(workspace: Path, new: str, old: str = "MATRIX_LR = 0.04") -> None:

@@ -5,24 +5,20 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-import backends
-from autoresearch import cli
 from autoresearch.engine.ledger import Ledger
 from autoresearch.engine.proposers.base import Proposal, ProposalRequest
 from autoresearch.engine.proposers.prompt import instructions
 from autoresearch.engine.task import MeasureRequest
 from autoresearch.engine.trial import Replicate, Trial
-from autoresearch.init import make_workspace
 from autoresearch.pretraining import Pretraining
 from autoresearch.study import Study
 from autoresearch.taskfile.study import TaskStudy
-from prepare.settings import Settings
+from tests.unit.command_line import git, make_fake_workspace, run
 
 PROGRAM = "# Aim\n\nbe bold\n\n## Notes\n\n- leave DEPTH alone\n\n## Ideas\n\nfewer blocks\n"
 
@@ -54,29 +50,14 @@ class Author:
 
 @pytest.fixture
 def workspace(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(Pretraining, "measure", measure)
-    monkeypatch.setattr(backends, "select", lambda requested=None: None)
-    folder = tmp_path / "w"
-    files = {
-        "train.py": "SCORE = 2\n",
-        "program.md": PROGRAM,
-        "autoresearch.toml": Settings().dumps(),
-        ".gitignore": "results.*\n.autoresearch/\n",
-    }
-    make_workspace(folder, files, "begin")
-    monkeypatch.chdir(folder)
-    return folder
-
-
-def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
-    code = cli.run([str(arg) for arg in args])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    """A workspace with a small train.py, and no real harness."""
+    return make_fake_workspace(
+        tmp_path / "w",
+        monkeypatch,
+        measure,
+        "SCORE = 2\n",
+        {"program.md": PROGRAM, ".gitignore": "results.*\n.autoresearch/\n"},
+    )
 
 
 # -- the command -------------------------------------------------------------------------------
