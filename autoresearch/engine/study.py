@@ -28,6 +28,26 @@ class Kept:
     subject: str
 
 
+@dataclass(frozen=True)
+class Advance:
+    """What moving the branch did. `left_alone`: why a checkout of it didn't follow, if so."""
+
+    commit: str
+    moved: bool
+    followed: bool = False
+    left_alone: str = ""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What a restart found half done and did about it; all empty after an orderly end."""
+
+    removed: tuple[str, ...] = ()  # left-over scratch folders, lock files, temporary indexes
+    forgotten: tuple[str, ...] = ()  # refs of trials that the ledger doesn't know
+    advance: Advance | None = None  # the champion that the ledger had and git hadn't
+    left_alone: str = ""
+
+
 class Study:
     """The refs of study `tag`."""
 

@@ -20,7 +20,6 @@ import re
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
@@ -30,7 +29,7 @@ from autoresearch.engine.change import Change, state_hash, with_trailer
 from autoresearch.engine.errors import UncommittedChanges, WorkspaceError
 from autoresearch.engine.gather import Gatherer
 from autoresearch.engine.git import AS_STORED, Entry, Git, open_repository
-from autoresearch.engine.study import Kept, Study
+from autoresearch.engine.study import Advance, Kept, Recovery, Study
 from autoresearch.engine.task import Task
 
 __all__ = ["Advance", "Kept", "Recovery", "Workspace"]
@@ -40,26 +39,6 @@ OWN_FOLDER = ".autoresearch"
 IGNORED = (f"/{OWN_FOLDER}/", "/results.jsonl*", "/results.tsv*")
 _LOCK_TIMEOUT = 120.0  # seconds; a worktree is made or a commit kept in far less
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
-
-
-@dataclass(frozen=True)
-class Advance:
-    """What moving the branch did. `left_alone`: why a checkout of it didn't follow, if so."""
-
-    commit: str
-    moved: bool
-    followed: bool = False
-    left_alone: str = ""
-
-
-@dataclass(frozen=True)
-class Recovery:
-    """What a restart found half done and did about it; all empty after an orderly end."""
-
-    removed: tuple[str, ...] = ()  # left-over scratch folders, lock files, temporary indexes
-    forgotten: tuple[str, ...] = ()  # refs of trials that the ledger doesn't know
-    advance: Advance | None = None  # the champion that the ledger had and git hadn't
-    left_alone: str = ""
 
 
 class Workspace(Study):

@@ -11,7 +11,7 @@ import pytest
 
 from autoresearch.engine.constants import constants_of
 from autoresearch.engine.task import MeasureRequest
-from autoresearch.engine.trial import Replicate
+from autoresearch.engine.trial import Failure, Replicate
 from autoresearch.pretraining import Pretraining
 from prepare.settings import Settings
 from tests.unit.command_line import make_fake_workspace, run
@@ -59,6 +59,20 @@ def test_near_misses_are_kept_together(workspace: Path, capsys) -> None:
     assert "combines  trials 2, 1" in out
     assert "together: #2 gain {'C': 0.04}; #1 gain {'A': 0.03}" in out
     assert run(capsys, "verify")[0] == 0
+
+
+def test_a_crash_of_edits_together_shows_the_end_of_its_log(workspace, capsys, monkeypatch) -> None:
+    edit(capsys, A=0.03)
+    edit(capsys, C=0.04)
+
+    def crash(self: Pretraining, request: MeasureRequest) -> Replicate:
+        failure = Failure("training", "exception", "it broke", "Traceback ...\nboom at the end")
+        return Replicate(request.seed, None, failure=failure)
+
+    monkeypatch.setattr(Pretraining, "measure", crash)
+    code, out, _ = run(capsys, "combine")
+    assert code == 5 and "boom at the end" in out
+    assert "GAIN_A = 0.0" in (workspace / "train.py").read_text()
 
 
 def test_what_can_not_be_combined(workspace: Path, capsys) -> None:
