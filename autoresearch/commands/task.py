@@ -93,8 +93,6 @@ def run(
         with stopping(study.loop, out):
             measure_baseline(study, file)
             reason = study.loop.run(proposer, budget)
-        if study.target_reached:
-            reason = f"the target is reached: {study.task.objective.target:g}"
     show_end(out, file, study, reason)
     if once:
         ctx.exit(_exit_code(study, before))

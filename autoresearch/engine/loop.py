@@ -157,7 +157,10 @@ class Loop:
     # Driving ---------------------------------------------------------------------------------
 
     def run(self, proposer: Proposer, budget: Budget) -> str:
-        """Trial after trial until the budget is spent or `stop_asked`. Returns why it ended."""
+        """Trial after trial until the budget is spent, the target is reached or `stop_asked`.
+
+        Returns why it ended.
+        """
         trials_before = self.state.next_id
         self.ends_at = None if budget.hours is None else self.clock() + budget.hours * 3600
         limits = budget.model_dump(exclude_none=True)
@@ -201,9 +204,12 @@ class Loop:
         return self.trial(Asker(self, proposer, budget, start), start)
 
     def _spent(self, budget: Budget, trials_before: int) -> str:
-        """Which limit is reached, or ""."""
+        """Which limit is reached, or the target, or ""."""
         if self.stop_asked:
             return "asked to stop"
+        champion, objective = self.state.champion, self.task.objective
+        if champion is not None and objective.reached(self.state.trials[champion].score):
+            return f"the target is reached: {objective.target:g}"
         # The baseline is no trial that was asked for.
         done = self.state.next_id - max(trials_before, BASELINE + 1)
         if budget.trials is not None and done >= budget.trials:

@@ -113,7 +113,6 @@ class TaskStudy:
             self._follow()
             self._write_table()
             self._measure_holdouts()
-            self._stop_at_target()
             try:
                 yield
                 self._follow()
@@ -281,19 +280,6 @@ class TaskStudy:
         if trial.status is TrialStatus.KEEP:
             self._follow(str(trial.commit))
             self._measure_holdout(trial)
-            self._stop_at_target()
-
-    def _stop_at_target(self) -> None:
-        if self.target_reached:
-            self.loop.stop_asked = True
-
-    @property
-    def target_reached(self) -> bool:
-        """Is the champion as good as the task asks for?"""
-        state = self.state
-        if state.champion is None:
-            return False
-        return self.task.objective.reached(state.trials[state.champion].score)
 
     def _write_table(self) -> None:
         write_text(self.root / TSV_NAME, export_tsv(self.ledger.trials()))

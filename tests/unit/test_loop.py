@@ -220,6 +220,16 @@ def test_budgets_end_a_run(make_loop):
         assert "hours are over" in loop.run(proposer, Budget(hours=0.5))
 
 
+def test_a_champion_as_good_as_the_target_ends_a_run(make_loop):
+    objective = TASK.objective.model_copy(update={"target": 0.5})
+    task = TASK.model_copy(update={"objective": objective})
+    proposer = Script("VALUE = 0.7\n", "VALUE = 0.2\n", "VALUE = 0.1\n")
+    for asked in (3, 2):  # also at the next start: nothing more is proposed
+        with make_loop(task=task) as loop:
+            assert loop.run(proposer, Budget(trials=asked)) == "the target is reached: 0.5"
+        assert len(loop.ledger.trials()) == 3
+
+
 def test_what_proposals_cost_is_counted_also_when_nothing_came(make_loop):
     cost = Cost(dollars=0.4, tokens_in=100, tokens_out=20, known="native")
     nothing = Proposal("", cost=cost, problem="no edit", problem_kind="no_edit")
