@@ -5,6 +5,7 @@ study = open_study(folder)      # tag, task, root, ledger, state, workspace, run
 
 from __future__ import annotations
 
+import re
 import shlex
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, Union
 from autoresearch.engine.task import Event
 from autoresearch.engine.workspace import OWN_FOLDER
 from autoresearch.study import Options, Study
+from prepare.errors import UsageError
 from prepare.settings import FILE_NAME, Settings
 
 if TYPE_CHECKING:
     from autoresearch.taskfile.study import TaskStudy
 
 TASK_NAME = "task.yaml"
+_SCORER = re.compile(rb"""^[ {"']*scorer["']?\s*:""", re.MULTILINE)
 AnyStudy = Union[Study, "TaskStudy"]
 
 
@@ -35,14 +38,15 @@ def go_on(folder: Path) -> str:
 
 
 def open_study(folder: Path) -> AnyStudy:
-    """A folder with autoresearch.toml is a workspace, else one with task.yaml a task.
+    """A folder with autoresearch.toml is a workspace, else one with a task file a task.
 
-    Raises what Study.read and TaskStudy.read can raise.
+    Raises what `task_of`, Study.read and TaskStudy.read can raise.
     """
-    if holds_task(folder):
+    file = task_of(folder)
+    if file is not None:
         from autoresearch.taskfile.study import TaskStudy
 
-        return TaskStudy.read(folder / TASK_NAME)
+        return TaskStudy.read(file)
     return Study.read(folder)
 
 
@@ -53,11 +57,12 @@ def write_study(
 
     Raises what Study.write and TaskStudy.write can raise.
     """
-    if holds_task(folder):
+    file = task_of(folder)
+    if file is not None:
         from autoresearch.taskfile.study import TaskStudy
 
         sandbox = "auto" if options is None else options.sandbox
-        return TaskStudy.write(folder / TASK_NAME, sandbox, on_event)
+        return TaskStudy.write(file, sandbox, on_event)
     return Study.write(folder, options, on_event)
 
 
@@ -66,17 +71,47 @@ def own_folder(folder: Path) -> Path:
 
     It is made beside a task file, so that git overlooks it; in a workspace git does already.
     """
-    if not holds_task(folder):
+    file = task_of(folder)
+    if file is None:
         Settings.load(folder)
         return folder / OWN_FOLDER
     from autoresearch.taskfile.repository import make_work_folder
     from autoresearch.taskfile.study import TaskStudy
 
-    work = TaskStudy.read(folder / TASK_NAME).place.work
+    work = TaskStudy.read(file).place.work
     make_work_folder(work)
     return work
 
 
 def holds_task(folder: Path) -> bool:
-    """Whether a folder is a task's, and no workspace."""
-    return (folder / TASK_NAME).is_file() and not (folder / FILE_NAME).is_file()
+    """Whether a folder is a task's, and no workspace. Raises UsageError for several tasks."""
+    return task_of(folder) is not None
+
+
+def task_of(folder: Path) -> Path | None:
+    """The task file of a folder that is no workspace; of a file itself. Raises UsageError."""
+    return None if (folder / FILE_NAME).is_file() else find_task(folder)
+
+
+def find_task(given: Path) -> Path | None:
+    """The task file that a path means: itself, or the folder's task.yaml, or its only other one.
+
+    None where a folder has none. Raises UsageError where it has several and no task.yaml.
+    """
+    if given.is_file():
+        return given
+    if (given / TASK_NAME).is_file():
+        return given / TASK_NAME
+    found = sorted(path for path in given.glob("*.y*ml") if _looks_like_task(path))
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise UsageError(f"{given} holds several task files: {names}", f"name one: {found[0]}")
+    return found[0] if found else None
+
+
+def _looks_like_task(path: Path) -> bool:
+    """A YAML file with the key `scorer`, right or wrong in all else."""
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return _SCORER.search(file.read(1_000_000)) is not None

@@ -104,9 +104,9 @@ def workspace_option(function: F) -> F:
     return click.option(
         "--dir",
         "folder",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=click.Path(path_type=Path),
         default=Path("."),
-        help="The workspace.  [default: this folder]",
+        help="The workspace, or a task's folder or file.  [default: this folder]",
     )(function)
 
 

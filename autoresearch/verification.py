@@ -39,9 +39,9 @@ def verify(study: AnyStudy) -> list[Finding]:
     if found:
         return found  # what can't be trusted isn't compared with anything
     records = study.ledger.records()
-    if not records and not study.git_root.exists():
-        return []  # a task whose study has not begun
     state = State.of(records)
+    if not state.trials and not study.git_root.exists():
+        return []  # a task whose study has not begun
     found += _scores(state)
     try:
         found += _refs(study, state)

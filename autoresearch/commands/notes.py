@@ -32,10 +32,10 @@ def command(
 
     Notes are the section `## Notes` of program.md, so any editor will do. They may change while a
     run goes on: the next proposal reads them anew. Coding agents, `api` and `command` are given
-    them; `search` reads no text. A task has its program.md beside task.yaml.
+    them; `search` reads no text. A task has its program.md beside its task file.
     """
     from autoresearch.console import Output
-    from autoresearch.opening import own_folder
+    from autoresearch.opening import own_folder, task_of
     from autoresearch.study import PROGRAM_NAME
 
     out = Output(json_mode)
@@ -44,7 +44,8 @@ def command(
     if digest:
         show_digest(out, folder)
         return
-    path = folder / PROGRAM_NAME
+    task = task_of(folder)
+    path = (folder if task is None else task.parent) / PROGRAM_NAME
     if action == "add":
         add(out, path, " ".join(words), own)
     elif action == "edit":

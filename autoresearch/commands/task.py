@@ -44,8 +44,9 @@ def command() -> None:
       autoresearch task run my-task           until its budget is spent
       autoresearch results --dir my-task      every trial; show, status, verify too
 
-    FILE is a task file, or a folder that holds a task.yaml. Records lie in work/ beside it. Your
-    own files change on a keep alone, and the artifacts alone. Each of these takes --json.
+    FILE is a task file, or a folder that holds one: its task.yaml, or the only one there. Records
+    lie in work/ beside it; those of a folder's second task file in work/tasks/NAME. Your own files
+    change on a keep alone, and the artifacts alone. Each of these takes --json.
     """
 
 
@@ -130,6 +131,7 @@ def _exit_code(study: TaskStudy, before: int) -> int:
 def show_end(out: Output, file: Path, study: TaskStudy, reason: str) -> None:
     """Why it ended, what was kept, and what to do next."""
     from autoresearch.commands.run import show_ended
+    from autoresearch.opening import go_on, there
     from autoresearch.taskfile.views import show_holdouts
 
     ended = show_ended(out, study, reason)
@@ -140,8 +142,8 @@ def show_end(out: Output, file: Path, study: TaskStudy, reason: str) -> None:
             "holdout": {str(key): record["run"] for key, record in study.holdouts().items()},
         },
         then=[
-            f"autoresearch results --dir {study.place.folder}    every trial",
-            f"autoresearch task run {file}    go on",
+            f"autoresearch results{there(file)}    every trial",
+            f"{go_on(file)}    go on",
         ],
     )
 
@@ -162,9 +164,9 @@ def check(ctx: click.Context, file: Path, sandbox: str, json_mode: bool) -> None
     from autoresearch.taskfile.model import load
 
     out = Output(json_mode)
-    file = task_file(file)
-    report = checking.check(file, sandbox)
-    show_check(out, report, load(file).objective.metric)
+    found = task_file(file)
+    report = checking.check(found, sandbox)
+    show_check(out, report, load(found).objective.metric)
     then = [f"autoresearch task run {file}"] if report.ok else ["mend what is named, check again"]
     out.result(report.to_dict(), then=then)
     if not report.ok:
@@ -235,7 +237,15 @@ def schema(json_mode: bool) -> None:
 
 
 def task_file(given: Path) -> Path:
-    """The task file that is meant: a folder means the task.yaml in it."""
-    from autoresearch.taskfile.study import FILE_NAME
+    """The task file that is meant: of a folder its task.yaml, or the only one in it.
 
-    return given / FILE_NAME if given.is_dir() else given
+    Raises UsageError where a folder has none, or several.
+    """
+    from autoresearch.opening import find_task
+    from prepare.errors import UsageError
+
+    found = find_task(given)
+    if found is None and given.is_dir():
+        hint = "name the file, or make a task with `autoresearch task new NAME`"
+        raise UsageError(f"no task file in {given}", hint)
+    return found or given

@@ -23,7 +23,7 @@ def command(trial_id: int | None, message: str, folder: Path, json_mode: bool) -
     from autoresearch.console import Output
     from autoresearch.engine.trial import TrialStatus
     from autoresearch.narration import number
-    from autoresearch.opening import go_on, open_study, write_study
+    from autoresearch.opening import go_on, open_study, there, write_study
     from prepare.errors import UsageError
 
     out = Output(json_mode)
@@ -43,5 +43,5 @@ def command(trial_id: int | None, message: str, folder: Path, json_mode: bool) -
     out.say(f"trial {target} is the champion again: {number(chosen.score)}, {chosen.description}")
     out.result(
         {"champion": target, "before": now.id, "commit": commit},
-        then=[f"autoresearch undo {now.id}    takes this back"],
+        then=[f"autoresearch undo {now.id}{there(folder)}    takes this back"],
     )

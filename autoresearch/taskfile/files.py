@@ -10,17 +10,20 @@ The task file, program.md, `work/` and what git ignores belong to neither.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from autoresearch.engine import globs
 from autoresearch.engine.errors import Rejected, TaskError
 from autoresearch.engine.git import Git
 from autoresearch.engine.intake import Found, read_artifact, walk
+from autoresearch.study import LEDGER_NAME
 from autoresearch.taskfile.model import Scorer, TaskFile
 
 WORK = "work"
@@ -45,10 +48,14 @@ class Place:
         """All paths of the task are relative to it."""
         return self.file.parent
 
-    @property
+    @cached_property
     def work(self) -> Path:
-        """Everything of ours: ledger, repository, runs."""
-        return self.folder / WORK
+        """Everything of ours: ledger, repository, runs. A folder's second task file has its own."""
+        first = self.folder / WORK
+        own = first / "tasks" / self.file.name
+        other = _task_of(first / LEDGER_NAME)
+        taken = other not in ("", self.file.name) and (self.folder / other).is_file()
+        return own if taken or own.is_dir() else first
 
     def listing(self) -> list[str]:
         """Files (POSIX, relative) that git would not ignore, sorted. Raises TaskError."""
@@ -144,6 +151,18 @@ class Place:
             if (self.folder / path).is_symlink():
                 raise TaskError(f"{path} is a link; a scorer's file is a plain file", "copy it")
         return tuple(found)
+
+
+def _task_of(ledger: Path) -> str:
+    """The name of the task file whose records these are; "" where nothing was recorded yet."""
+    if not ledger.is_file():
+        return ""
+    with ledger.open("rb") as lines:
+        headers = [line for line in lines if b'"kind":"study"' in line]
+    try:
+        return Path(str(json.loads(headers[-1])["file"])).name
+    except (IndexError, KeyError, TypeError, ValueError):
+        return ""  # whoever reads it as a ledger says what is wrong with it
 
 
 def _is_file_or_link(place: Path) -> bool:

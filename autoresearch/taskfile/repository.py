@@ -106,7 +106,7 @@ class Repository:
 def make_work_folder(work: Path) -> None:
     """`work/`, which git overlooks. Raises TaskError, WorkspaceError."""
     try:
-        work.mkdir(exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
         ignore = work / ".gitignore"
         if not ignore.exists():
             if any(work.iterdir()):

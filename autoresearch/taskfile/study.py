@@ -4,7 +4,7 @@
     with TaskStudy.write(file, sandbox="auto") as study:    # run
         study.loop.run(study.mutator(), study.task.budget)
 
-Beside the task file:
+Beside the task file, or below work/tasks/NAME where work/ holds the records of another one:
 
     work/results.jsonl    the ledger
     work/results.tsv      upstream's five columns of it
@@ -49,7 +49,6 @@ from autoresearch.taskfile.mutators import WatchedProposer, mutator_of
 from autoresearch.taskfile.repository import Repository, make_work_folder
 from autoresearch.taskfile.tree import MainTree
 
-FILE_NAME = "task.yaml"
 HOLDOUT = "holdout"  # kind of a ledger record: a kept program's held-out score
 
 
@@ -93,6 +92,8 @@ class TaskStudy:
         make_work_folder(study.place.work)
         study.ledger.open()  # from here on nobody else moves anything here
         try:
+            study._refuse_other_task()
+            study._write_header()
             with study._begun(paths):
                 yield study
         finally:
@@ -109,7 +110,6 @@ class TaskStudy:
         self.repository.bring_support(self.task, paths, workspace)
         self._loop = self._make_loop(workspace)
         with self._loop:
-            self._write_header()
             self._follow()
             self._write_table()
             self._measure_holdouts()
