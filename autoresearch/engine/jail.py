@@ -3,7 +3,7 @@
     done = run_jailed(argv, tier=tier, cwd=folder, env=environment(), private=place,
                       readable=[data], writable=[folder], seconds=60)
 
-It sees the system, Python, and the paths that are granted. What it starts ends with it.
+It sees the system, Python, itself, and the paths that are granted. What it starts ends with it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,10 @@ def run_jailed(
     own = {"HOME": str(home), "USERPROFILE": str(home)}
     own |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))
     env = {**env, **own}
-    argv = [_program(argv[0], cwd, env), *argv[1:]]
+    program = _program(argv[0], cwd, env)
+    if not os.path.dirname(argv[0]):  # it may lie in a folder of the user's, as uv does
+        readable = [*readable, Path(program)]
+    argv = [program, *argv[1:]]
     if tier.strict:
         argv = [sys.executable, "-I", "-S", "-c", _ENTER, str(cwd), *argv]
     wrapped = tier.wrap(

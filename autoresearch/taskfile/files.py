@@ -3,8 +3,9 @@
     place = Place.of(Path("tasks/speed/task.yaml"))
     place.judging(task)      # the scorer's and the held-out scorer's files: nobody else's
     place.programs(task)     # everything else that git wouldn't ignore: what a mutator sees
+    place.inputs(task)       # what stays where it is, ignored by git or not
 
-The task file, program.md, `work/` and what git ignores belong to neither.
+The task file, program.md, `work/`, environments and what else git ignores belong to neither.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from autoresearch.engine.errors import Rejected, TaskError
 from autoresearch.engine.git import Git
 from autoresearch.engine.intake import Found, read_artifact, walk
 from autoresearch.study import LEDGER_NAME
+from autoresearch.taskfile.inputs import WORK, Inputs
 from autoresearch.taskfile.model import Scorer, TaskFile
 
-WORK = "work"
 PROGRAM_NAME = "program.md"
 MAX_FILES = 20_000
 MAX_BYTES = 500_000_000  # of all files of a task: each trial copies them
+# Never copied, ignored by git or not: installed anew from what names their packages.
+INSTALLED = (".venv", "node_modules")
+_TOO_MUCH = "name it under `inputs`, or let .gitignore name it if no trial needs it"
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,30 @@ class Place:
         taken = other not in ("", self.file.name) and (self.folder / other).is_file()
         return own if taken or own.is_dir() else first
 
-    def listing(self) -> list[str]:
-        """Files (POSIX, relative) that git would not ignore, sorted. Raises TaskError."""
-        found = sorted(path for path in self._visible() if not self._own(path))
+    def inputs(self, task: TaskFile) -> Inputs:
+        """What runner and scorer read where it lies. Raises TaskError."""
+        try:
+            return Inputs.of(self.folder, task)
+        except TaskError as error:
+            raise TaskError(f"{self.file.name}: {error.message}", error.hint) from error
+
+    def listing(self, task: TaskFile) -> list[str]:
+        """Files (POSIX, relative) that git would not ignore, without inputs. Raises TaskError."""
+        inputs = self.inputs(task)
+        found = []
+        for path in sorted(path for path in self._visible() if not self._own(path)):
+            held = inputs.holds(path)
+            if held and task.artifacts.match(path):
+                raise TaskError(
+                    f"{self.file.name}: {path} is an artifact, and in the input {held}",
+                    f"artifacts: exclude: [{held if held == path else held + '/'}]",
+                )
+            if not held:
+                found.append(path)
         if len(found) > MAX_FILES:
             raise TaskError(
                 f"{len(found):,} files in {self.folder}; {MAX_FILES:,} are the most",
-                "let .gitignore name what no trial needs, or put the task into a smaller folder",
+                f"put the task into a smaller folder, or of a large one {_TOO_MUCH}",
             )
         for path in found:
             self._refuse_link_out(path)
@@ -71,7 +92,7 @@ class Place:
 
     def judging(self, task: TaskFile) -> dict[str, tuple[str, ...]]:
         """The files of `scorer` and of `holdout`. Raises TaskError if one is an artifact too."""
-        listing = self.listing()
+        listing = self.listing(task)
         found = {"scorer": self._files_of(task.scorer, listing)}
         if task.holdout is not None:
             found["holdout"] = self._files_of(task.holdout, listing)
@@ -88,7 +109,7 @@ class Place:
     def programs(self, task: TaskFile) -> tuple[str, ...]:
         """The files of a candidate: artifacts, and what stands beside them. Raises TaskError."""
         hidden = {path for paths in self.judging(task).values() for path in paths}
-        found = tuple(path for path in self.listing() if path not in hidden)
+        found = tuple(path for path in self.listing(task) if path not in hidden)
         if not any(task.artifacts.match(path) for path in found):
             named = ", ".join(task.artifacts.include)
             if not task.mutation.allow_new_files:
@@ -100,8 +121,9 @@ class Place:
         if total > MAX_BYTES:
             raise TaskError(
                 f"the files in {self.folder} have {total / 1e6:,.0f} MB; "
-                f"{MAX_BYTES / 1e6:,.0f} MB are the most, as each trial copies them",
-                "let .gitignore name what no trial needs",
+                f"{MAX_BYTES / 1e6:,.0f} MB are the most, as each trial copies them; the largest "
+                f"is {max(found, key=lambda path: (self.folder / path).lstat().st_size)}",
+                _TOO_MUCH,
             )
         return found
 
@@ -120,6 +142,7 @@ class Place:
     def _own(self, path: str) -> bool:
         parts = path.split("/")
         reserved = any(part.casefold() in globs.RESERVED_NAMES for part in parts)
+        reserved |= any(part in INSTALLED for part in parts)
         compiled = any(part in globs.LEFTOVERS for part in parts) or path.endswith((".pyc", ".pyo"))
         ours = parts[0] == WORK or path in (self.file.name, PROGRAM_NAME)
         return reserved or compiled or ours

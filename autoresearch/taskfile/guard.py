@@ -14,6 +14,7 @@ from pathlib import Path
 from autoresearch.engine.errors import TaskError
 from autoresearch.taskfile.files import Place, digest, fingerprint, read_files, write_files
 from autoresearch.taskfile.model import TaskFile
+from autoresearch.taskfile.watch import Watch
 
 MAX_BYTES = 200_000_000
 
@@ -25,6 +26,7 @@ class Guard:
     place: Place
     files: dict[str, dict[str, bytes]]
     modes: dict[str, int]
+    inputs: Watch
     digests: dict[str, str] = field(default_factory=dict)  # of each role's files, by content
     _prints: dict[str, str] = field(default_factory=dict)
 
@@ -45,7 +47,7 @@ class Guard:
             for held in files.values()
             for path in held
         }
-        guard = cls(place, files, modes)
+        guard = cls(place, files, modes, Watch(place.inputs(task)))
         guard._prints = guard._now()
         for role, held in files.items():
             guard.digests[role] = digest({path: guard._prints[path] for path in held})

@@ -10,6 +10,7 @@ that a candidate writes there lasts. It reads the candidate and what the runner 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import statistics
@@ -27,6 +28,7 @@ from autoresearch.engine.task import MeasureRequest
 from autoresearch.engine.trial import Failure, Replicate
 from autoresearch.taskfile.files import fingerprint
 from autoresearch.taskfile.guard import Guard
+from autoresearch.taskfile.inputs import RUNNER, InTheWay
 from autoresearch.taskfile.model import Program, Scorer, TaskFile
 from autoresearch.taskfile.score import PHASE, Scored, read_score
 
@@ -46,7 +48,10 @@ class _Failed(Exception):
 
 @dataclass
 class CommandMeasure:
-    """Measures candidates of one task. `score_id` names all that a score depends on beside them."""
+    """Measures candidates of one task.
+
+    `score_id` names all that a score depends on beside them and the inputs: these are added.
+    """
 
     task: TaskFile
     guard: Guard
@@ -77,9 +82,17 @@ class CommandMeasure:
             scored.score,
             metrics=metrics,
             seconds=seconds,
-            score_id=self.score_id,
+            score_id=self._score_id,
             details={**details, "deterministic": self.deterministic},
         )
+
+    @property
+    def _score_id(self) -> str:
+        """With other inputs it is another score."""
+        inputs = self.guard.inputs.digest(self.role)
+        if not inputs:
+            return self.score_id
+        return hashlib.sha256(f"{self.score_id} {inputs}".encode()).hexdigest()[:16]
 
     @property
     def _scorer(self) -> Scorer:
@@ -90,16 +103,25 @@ class CommandMeasure:
     def _measure(self, request: MeasureRequest, seconds: dict[str, float]) -> Scored:
         """Raises _Failed."""
         self._refuse_tampering("while the candidate was made")
+        changed = self.guard.inputs.changed()
+        if changed:
+            text = f"inputs changed since the last run: {changed}; the champion is measured anew"
+            request.on_event("warning", {"message": text})
         before = _prints(request.folder)
         found: Scored | _Failed
         try:
             found = self._run_and_score(request, seconds)
         except _Failed as failed:
             found = failed
+        if self.task.runner is not None:
+            self.guard.inputs.inputs.unlink(request.run_dir / "output")
         # Tampering is told whatever else went wrong: it may be why.
         self._refuse_tampering("while the candidate ran")
         if _prints(request.folder) != before:
             raise _Failed(Failure("runner", TAMPERED, "the candidate's own files changed"))
+        changed = self.guard.inputs.changed()
+        if changed:
+            raise _Failed(Failure("runner", TAMPERED, f"inputs changed while it ran: {changed}"))
         _leave_new_files(request.run_dir / "output", request.folder, self._most_bytes)
         if isinstance(found, _Failed):
             raise found
@@ -129,8 +151,13 @@ class CommandMeasure:
                 request.folder, output, symlinks=True, ignore=shutil.ignore_patterns(".git")
             )
             try:
-                done = self._program(runner, output, request, words, writable=[output])
+                readable = self.guard.inputs.inputs.link(RUNNER, output)
+                done = self._program(
+                    runner, output, request, words, writable=[output], readable=readable
+                )
                 failure = self._runner_failure(done, runner.timeout_seconds)
+            except InTheWay as error:
+                raise _Failed(Failure("runner", TAMPERED, error.message)) from error
             except OSError as error:
                 failure = Failure("runner", "missing", str(error))
             if failure is None:
@@ -150,6 +177,7 @@ class CommandMeasure:
             kind, message = "killed", f"it died of signal {-done.returncode}"
         elif done.returncode:
             kind, message = "exit_code", f"it exited with status {done.returncode}"
+            message += self._refused_write(done)
         else:
             return None
         return Failure("runner", kind, message, self._tail(done))
@@ -175,6 +203,7 @@ class CommandMeasure:
         folder = request.run_dir / f"{self.role}-{at}"
         prints = self.guard.lay_out(self.role, folder)
         readable = [request.folder]
+        readable += self._linked_inputs(folder)
         readable += [Path(words["output"])] if "output" in words else []
         try:
             done = self._program(
@@ -189,6 +218,12 @@ class CommandMeasure:
         if isinstance(found, Failure):
             raise _Failed(replace(found, log_tail=self._tail(done)))
         return found
+
+    def _linked_inputs(self, folder: Path) -> list[Path]:
+        try:
+            return self.guard.inputs.inputs.link(self.role, folder)
+        except OSError as error:
+            raise _Failed(Failure(PHASE, "missing", str(error))) from error
 
     # -- both ------------------------------------------------------------------------------------
 
@@ -225,6 +260,16 @@ class CommandMeasure:
         with log.open("a", encoding="utf-8") as file:
             file.write(f"$ {' '.join(argv)}\n{done.stdout}{done.stderr}\n")
         return done
+
+    def _refused_write(self, done: Finished) -> str:
+        """What to do if it failed because it may not write an input; "" if that wasn't it."""
+        path = self.guard.inputs.inputs.refused(done.tail)
+        if not path:
+            return ""
+        return (
+            f"; it may not write in the input {path}: let a variable in `env` name another folder "
+            "for what it writes, such as HF_DATASETS_CACHE: cache"
+        )
 
     def _refuse_tampering(self, when: str) -> None:
         changed = self.guard.tampered()

@@ -77,6 +77,22 @@ Command = Annotated[
     BeforeValidator(_command),
     WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, _WORDS]}),
 ]
+_GLOB = {"type": "string", "minLength": 1}
+
+
+def _globs(value: Any) -> Any:
+    """One glob, or many."""
+    value = (value,) if isinstance(value, str) else value
+    if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
+        return value
+    return tuple(globs.check_glob(pattern) for pattern in value)
+
+
+Globs = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_globs),
+    WithJsonSchema({"anyOf": [_GLOB, {"type": "array", "items": _GLOB}]}),
+]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86_400)]
 
 
@@ -107,7 +123,7 @@ class Runner(Program):
 class Scorer(Program):
     """Prints one score, in a folder that holds its own files alone; the candidate is {program}."""
 
-    files: tuple[str, ...] = Field(
+    files: Globs = Field(
         (), description="globs of its files, beside those its command names; nobody else sees them"
     )
     parse: Literal["json", "regex", "exit_code", "float"] = Field(
@@ -118,19 +134,10 @@ class Scorer(Program):
     score_field: str = Field("score", min_length=1, description="json: its name, a.b for nested")
     metrics_field: str = Field("metrics", min_length=1, description="json: a table of numbers")
     pattern: str | None = Field(None, description="regex: with one group, the number")
+    inputs: Globs = Field((), description="inputs that it alone sees; see the task's `inputs`")
     repeats: int = Field(
         1, ge=1, le=100, description="scorings per run, averaged; one where they agree exactly"
     )
-
-    @field_validator("files", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("files")
-    @classmethod
-    def _relative(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(globs.check_glob(pattern) for pattern in value)
 
     @model_validator(mode="after")
     def _pattern_fits(self) -> Scorer:
@@ -182,6 +189,11 @@ class Mutator(Part):
 class TaskFile(Task):
     """A whole task file."""
 
+    inputs: Globs = Field(
+        (),
+        description="globs of files and folders, such as data sets and .venv, that runner and "
+        "scorer read where they lie; nobody writes them, no mutator sees them",
+    )
     mutator: Mutator
     runner: Runner | None = Field(None, description="left out: the scorer looks at the files")
     scorer: Scorer
@@ -255,7 +267,7 @@ def schema() -> str:
     found = TaskFile.model_json_schema(mode="validation")
     # What validators take beside the type itself.
     named = [(found, "policy"), (found["$defs"]["Artifacts"], "include")]
-    named += [(found["$defs"]["Artifacts"], "exclude"), (found["$defs"]["Scorer"], "files")]
+    named += [(found["$defs"]["Artifacts"], "exclude")]
     for table, key in named:
         known = table["properties"][key]
         short = {"enum": ["confirm", "greedy"]} if key == "policy" else {"type": "string"}

@@ -46,7 +46,7 @@ class MainTree:
         """Raises UncommittedChanges if artifacts here differ from the champion's."""
         commit, _ = self._noted()
         known = self._artifacts(commit)
-        here = {path for path in self.place.listing() if self.task.artifacts.match(path)}
+        here = {path for path in self.place.listing(self.task) if self.task.artifacts.match(path)}
         edited = [p for p in sorted({*known, *here}) if self._on_disk(p) != _oid(known.get(p))]
         if edited:
             raise UncommittedChanges(

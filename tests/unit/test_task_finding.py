@@ -10,6 +10,7 @@ import pytest
 from autoresearch import cli
 from autoresearch.opening import find_task, holds_task, task_of
 from autoresearch.taskfile.files import Place
+from autoresearch.taskfile.model import load
 from autoresearch.taskfile.scaffold import make_task
 from prepare.errors import UsageError
 
@@ -71,7 +72,7 @@ def test_two_task_files_of_a_folder_have_records_of_their_own(
     assert "be bold" in (folder / "program.md").read_text()
     first, second = (Place.of(folder / name) for name in ("first.yaml", "second.yml"))
     assert (first.work, second.work) == (folder / "work", folder / "work/tasks/second.yml")
-    assert not [path for path in first.listing() if path.startswith("work")]
+    assert not [path for path in first.listing(load(first.file)) if path.startswith("work")]
 
 
 def test_records_follow_a_task_file_that_was_renamed(folder: Path) -> None:

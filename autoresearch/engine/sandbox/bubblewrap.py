@@ -48,7 +48,11 @@ class BubblewrapTier(Tier):
         command = [bwrap, *_namespaces(network), *_base(limits)]
         for path in system:
             command += _system_mount(path)
-        command += _mounts("--ro-bind", [p for p in granted if not _inside(p, system)])
+        outside = paths.outermost(p for p in granted if not _inside(p, system))
+        links = [p for p in outside if _leads_into(p, [*system, *outside])]
+        command += _mounts("--ro-bind", [p for p in outside if p not in links])
+        for link in links:
+            command += ["--symlink", os.readlink(link), str(link)]
         for folder in listable:
             command += ["--dir", str(folder)]
         for device in paths.existing(paths.LINUX_GPU_DEVICES):
@@ -140,6 +144,13 @@ def _mounts(option: str, granted: Sequence[Path]) -> list[str]:
     """Outer folders first, so that nothing is mounted over what lies in it."""
     ordered = sorted({p for p in granted if p.exists()}, key=lambda p: len(p.parts))
     return [part for path in ordered for part in (option, str(path), str(path))]
+
+
+def _leads_into(path: Path, folders: Sequence[Path]) -> bool:
+    """A link to a file that is there anyway stays a link: Python finds its library by where its
+    program really lies."""
+    others = [folder for folder in folders if folder != path]
+    return path.is_symlink() and path.is_file() and _inside(path.resolve(), others)
 
 
 def _inside(path: Path, folders: Sequence[Path]) -> bool:
