@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from autoresearch.console import describe
-from autoresearch.narration import compared, number
+from autoresearch.engine.trial import in_dollars
+from autoresearch.narration import compared, duration, number
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -20,14 +21,6 @@ WIDEST = 100  # columns of bars and curves
 NARROW = 80  # columns; below, tables leave out what can be had from `show`
 STYLES = {"keep": "green", "crash": "red", "rejected": "red", "noisy": "yellow"}
 WINDOW = 0.05  # share of the budget over which a loss is averaged to be compared
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3 h 05 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 # -- words ---------------------------------------------------------------------------------------
@@ -64,7 +57,7 @@ def spent(document: Mapping[str, Any]) -> str:
     """What proposals cost so far, "" for nothing."""
     if not (document["dollars"] or document["tokens"]):
         return ""
-    return f"{document['dollars']:.2f} dollars, {document['tokens']:,} tokens"
+    return f"{in_dollars(document['dollars'])}, {document['tokens']:,} tokens"
 
 
 def extent(document: Mapping[str, Any]) -> str:
@@ -78,7 +71,7 @@ def extent(document: Mapping[str, Any]) -> str:
     if "hours" in limits:
         words.append(f"up to {limits['hours']:g} h")
     if "dollars" in limits:
-        words.append(f"{document['dollars']:.2f} of {limits['dollars']:g} dollars")
+        words.append(f"{in_dollars(document['dollars'])} of {limits['dollars']:g}")
     if "tokens" in limits:
         words.append(f"{document['tokens']:,} of {limits['tokens']:,} tokens")
     if "seconds_left" in pace:

@@ -25,7 +25,17 @@ BARS = "▁▂▃▄▅▆▇█"
 ASCII_BARS = "_.-=+*#@"
 JSON_PROGRESS_EVERY = 10.0  # seconds
 # What a loop says beside the harness's own progress; under --json these are lines of their own.
-LOOP_EVENTS = ("begin", "trial", "run", "proposing", "decided", "no_proposal", "warning", "phase")
+LOOP_EVENTS = (
+    "begin",
+    "trial",
+    "run",
+    "proposing",
+    "decided",
+    "no_proposal",
+    "pause",
+    "warning",
+    "phase",
+)
 COLUMNS = (">trial", "status", ">score", ">effect", ">sure", ">runs", "idea")
 Event = Callable[[str, Mapping[str, Any]], None]
 
@@ -33,6 +43,14 @@ Event = Callable[[str, Mapping[str, Any]], None]
 def number(value: float | None, form: str = ".6f") -> str:
     """A figure, or a dash where there is none."""
     return "-" if value is None else format(value, form)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def decision_line(trial: Trial) -> str:
@@ -188,6 +206,10 @@ class _Narrator:
             self._out.say(decision_line(trial), style=style)
         elif name == "no_proposal":
             self._out.say(f"no proposal: {data['problem']}")
+        elif name == "pause":
+            words = f"pausing for {duration(data['seconds'])}"
+            self._out.say(f"{words}: {one_line(str(data['reason']), 500)}")
+            self._live("phase", {"phase": words})
         elif name == "warning":
             self._out.warn(str(data["message"]))
         elif name == "proposing":

@@ -95,6 +95,11 @@ class Now:
             facts["phase"], self._curve = "", []
         elif name == "phase":
             facts["phase"] = str(data.get("phase", ""))
+        elif name == "pause":
+            for part in ("trial", "run"):
+                facts.pop(part, None)
+            until = time.strftime("%H:%M:%S", time.localtime(now + float(data["seconds"])))
+            facts["phase"] = f"paused until {until}: {data['reason']}"
         elif name == "warning":
             facts.setdefault("trial", {"since": now})["warning"] = str(data.get("message", ""))
         elif name in ("decided", "no_proposal"):

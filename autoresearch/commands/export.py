@@ -108,7 +108,7 @@ def evidence(study: AnyStudy, trial: Trial) -> str:
     from autoresearch.narration import number
 
     own = ", ".join(f"seed {run.seed}: {number(run.score)}" for run in trial.replicates)
-    known = study.state.scores_of(trial.parent or 0, trial.score_id)
+    known = study.state.champion_scores(trial)
     champion = ", ".join(f"seed {seed}: {number(score)}" for seed, score in known.items())
     lines = [
         f"Decision    {trial.reason}",

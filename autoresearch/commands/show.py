@@ -86,6 +86,9 @@ def show(out: Output, study: AnyStudy, trial: Trial, diff: str) -> None:
         if name in trial.metrics:
             unit = {"memory": " MB", "MFU": "%"}.get(label, "")
             rows.append((label, format(trial.metrics[name], form) + unit))
+    if trial.mended:
+        times = "once" if trial.mended == 1 else f"{trial.mended} times"
+        rows.append(("mended", f"{times}, after a crash: `autoresearch log {trial.id}` has more"))
     if trial.warning:
         rows.append(("warning", trial.warning))
     rows += [(name, value) for name, value in _origin(trial) if value]
@@ -127,8 +130,10 @@ def _place(phase: str) -> int:
 
 def _cost(trial: Trial) -> str:
     """What the proposal cost and how that is known; the baseline and an edit by hand cost none."""
+    from autoresearch.engine.trial import in_dollars
+
     cost = trial.cost
-    words = [] if cost.dollars is None else [f"{cost.dollars:.4f} dollars"]
+    words = [] if cost.dollars is None else [in_dollars(cost.dollars)]
     words += [] if cost.tokens_in is None else [f"{cost.tokens_in:,} tokens in"]
     words += [] if cost.tokens_out is None else [f"{cost.tokens_out:,} out"]
     if not words:

@@ -25,6 +25,7 @@ from autoresearch.engine.measuring import (
     slow_start,
 )
 from autoresearch.engine.noise import Noise
+from autoresearch.engine.pausing import champion_fails
 from autoresearch.engine.policy import Policy
 from autoresearch.engine.state import BASELINE, State, scores
 from autoresearch.engine.task import Task
@@ -101,18 +102,15 @@ class Judge:
     def measure_champion(
         self, number: int, seeds: Sequence[int], label: str = "champion"
     ) -> list[Replicate]:
-        """The champion on more seeds. Raises StudyStopped if it, which ran before, fails now."""
+        """The champion on more seeds, up to the first on which it, which ran before, fails."""
+        runs: list[Replicate] = []
         if not seeds:
-            return []
+            return runs
         with self.scratch(number, "champion") as scratch:
-            runs = [self.runs.measure(scratch, number, seed, label) for seed in seeds]
-        for run in runs:
-            if run.failure is not None:
-                raise StudyStopped(
-                    f"the champion, which ran before, fails: {run.failure.phase}: "
-                    f"{run.failure.message}",
-                    "something is wrong with this machine: see `autoresearch doctor`",
-                )
+            for seed in seeds:
+                runs.append(self.runs.measure(scratch, number, seed, label))
+                if runs[-1].failure is not None:
+                    break
         return runs
 
     def refuse_moved(self) -> None:
@@ -190,6 +188,10 @@ class Judge:
                 if ended is not None:
                     return ended
             repeats += self.measure_champion(trial.id, decision.champion_seeds)
+            if repeats and repeats[-1].failure is not None:  # the machine's doing: nothing is known
+                trial = replace(trial, replicates=tuple(runs), champion_replicates=tuple(repeats))
+                reason = champion_fails(repeats[-1].failure)
+                return measured(replace(trial, status=TrialStatus.NOISY, reason=reason), runs)
             if runs and any(run.score_id != runs[0].score_id for run in repeats):
                 reason = "score-id: its score measures something else than the champion's"
                 trial = replace(trial, replicates=tuple(runs), champion_replicates=tuple(repeats))

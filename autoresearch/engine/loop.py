@@ -27,22 +27,19 @@ from autoresearch.engine.errors import StudyStopped
 from autoresearch.engine.frontier import start_of
 from autoresearch.engine.judging import Judge
 from autoresearch.engine.ledger import Ledger
-from autoresearch.engine.measuring import Runs, add_costs
+from autoresearch.engine.measuring import KILLED, MENDED, Runs, add_costs
+from autoresearch.engine.pausing import MOST_TIMES, backoff, champion_fails, crashing
 from autoresearch.engine.policy import Policy
 from autoresearch.engine.program import Program
 from autoresearch.engine.proposers.base import EXHAUSTED, Proposal, Proposer
 from autoresearch.engine.proposers.process import end_orphans
 from autoresearch.engine.state import BASELINE, State
 from autoresearch.engine.task import Budget, Event, Measure, Task
-from autoresearch.engine.trial import Trial, TrialStatus
+from autoresearch.engine.trial import Trial, TrialStatus, in_dollars
 from autoresearch.engine.workspace import Workspace
 
 MEND_ATTEMPTS = 2  # times a proposer may repair what crashed
 NO_PROPOSAL_LOG = "no-proposal.log"  # what a proposer said that gave no edit, the latest
-SAME_CRASHES = 3  # in a row: then the champion must show that the machine still works
-EMPTY_PROPOSALS = 12  # in a row, about an hour and a half: then the proposer is given up
-BACKOFF_SECONDS = 5.0  # doubled from one empty proposal to the next
-MAX_BACKOFF_SECONDS = 900.0  # a limit of so many requests an hour may need some of these
 
 
 @dataclass
@@ -149,6 +146,7 @@ class Loop:
             self._judge.refuse_moved()
             return self.state.trials[BASELINE]
         started = _now()
+        self._runs.set_aside(BASELINE, KILLED)
         self.say("trial", {"id": BASELINE, "description": "baseline"})
         trial = replace(self._judge.baseline(), started_at=started, finished_at=_now())
         self._record(trial)
@@ -177,21 +175,22 @@ class Loop:
             if isinstance(outcome, Trial):
                 empty = 0
                 proposer.observe(outcome)
-                self._after_crashes()
+                self._see_to_crashes(outcome)
                 continue
             if outcome.problem_kind == EXHAUSTED:
                 return f"{proposer.name} has nothing left to propose: {outcome.problem}"
             if self.stop_asked:
                 continue
             empty += 1
-            # A network that is down or a limit that is reached may be over before the hours are.
-            if empty >= EMPTY_PROPOSALS and self.ends_at is None:
+            times = "" if empty == 1 else f" {empty} times in a row"
+            problem = f"{proposer.name} gave no edit{times}: {outcome.problem}"
+            if empty >= MOST_TIMES and self.ends_at is None:
                 raise StudyStopped(
-                    f"{proposer.name} gave no edit {empty} times in a row: {outcome.problem}",
+                    problem,
                     f"what it said last is in {self.runs / NO_PROPOSAL_LOG}; try another --agent, "
                     "or start again later",
                 )
-            self._wait(min(BACKOFF_SECONDS * 2 ** (empty - 1), MAX_BACKOFF_SECONDS))
+            self._pause(backoff(empty), problem)
 
     def _turn(self, proposer: Proposer, budget: Budget) -> Trial | Proposal:
         """The next trial: of near-misses together, where that is asked for, or of a proposal."""
@@ -217,7 +216,7 @@ class Loop:
         if self.seconds_left <= 0:
             return f"{budget.hours:g} hours are over"
         if budget.dollars is not None and self.state.dollars >= budget.dollars:
-            return f"{self.state.dollars:.2f} dollars spent"
+            return f"{in_dollars(self.state.dollars)} spent"
         if budget.tokens is not None and self.state.tokens >= budget.tokens:
             return f"{self.state.tokens:,} tokens spent"
         return ""
@@ -227,26 +226,41 @@ class Loop:
         """Until the hours that were given are over; infinite where none were."""
         return math.inf if self.ends_at is None else self.ends_at - self.clock()
 
-    def _wait(self, seconds: float) -> None:
-        """Sleep, unless the loop is asked to stop or its hours are over first."""
+    def _pause(self, seconds: float, reason: str) -> None:
+        """Wait, unless the loop is asked to stop or its hours are over first."""
+        seconds = max(0.0, min(seconds, self.seconds_left))
+        self.say("pause", {"seconds": seconds, "reason": reason})
         for _ in range(math.ceil(seconds)):
             if self.stop_asked or self.seconds_left <= 0:
                 return
             self.sleep(1.0)
 
-    def _after_crashes(self) -> None:
-        """Several crashes of one kind in a row: see whether the machine or the ideas are at fault.
+    def _see_to_crashes(self, latest: Trial) -> None:
+        """Where trials crash in a row: pause, and go on when the champion, at least, still runs.
 
-        Raises StudyStopped if the champion, which has run before, fails too.
+        Each pause is longer than the one before until a trial runs again, so that a machine which
+        fails, or a proposer whose ideas all do, costs little of the night. Raises StudyStopped if
+        the champion fails again and again and there are no hours to wait for.
         """
-        kind, count = self.state.crashes_in_a_row()
-        if not count or count % SAME_CRASHES:
-            return
-        message = f"{count} crashes in a row ({kind}): running the champion to see if it still does"
-        self.say("warning", {"message": message})
-        self.ledger.append({"kind": "pause", "reason": message, "at": _now()})
-        champion = self._judge.champion
-        self._judge.measure_champion(champion.id, (champion.replicates[0].seed,), "check")
+        why, failed = crashing(self.state, latest), 0
+        while why and not self.stop_asked and self.seconds_left > 0:
+            if failed >= MOST_TIMES and self.ends_at is None:
+                raise StudyStopped(
+                    f"{why}, {failed} times in a row",
+                    "something is wrong with this machine: see `autoresearch doctor`",
+                )
+            seconds = backoff(self.state.pauses + 1)
+            record = {"kind": "pause", "reason": why, "seconds": seconds, "at": _now()}
+            self.ledger.append(record)
+            self.state.take(record)
+            self._pause(seconds, f"{why}; then the champion is run, to see that it still does")
+            if self.stop_asked or self.seconds_left <= 0:
+                return
+            champion = self._judge.champion
+            seeds = (champion.replicates[0].seed,)
+            failure = self._judge.measure_champion(champion.id, seeds, "check")[-1].failure
+            why = "" if failure is None else champion_fails(failure)
+            failed += 1
 
     # One trial -------------------------------------------------------------------------------
 
@@ -294,6 +308,7 @@ class Loop:
     ) -> tuple[Trial, Change | None]:
         """Judge an edit; what crashes goes back to be mended, a bounded number of times."""
         for attempt in range(MEND_ATTEMPTS + 1):
+            self._runs.set_aside(blank.id, MENDED if attempt else KILLED)
             self.say("trial", {"id": blank.id, "description": proposal.description})
             trial = replace(
                 blank,
@@ -301,6 +316,7 @@ class Loop:
                 proposer=str(proposal.details.get("proposer", "")),
                 cost=proposal.cost,
                 predicted=proposal.predicted,
+                mended=attempt,
             )
             trial, change = self._judge.judge(trial, scratch)
             if trial.warning:

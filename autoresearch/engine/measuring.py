@@ -27,6 +27,10 @@ BEFORE_THE_CLOCK = ("startup", "warmup")
 SLOW_START, SLOW_START_RATIO = 120.0, 3.0  # seconds; times the champion's slowest
 # Labels of runs of a trial's own program; its folder also holds extra runs of the champion.
 OWN = ("baseline", "candidate")
+# Folders in a trial's folder that hold what was there before: of an attempt that crashed and was
+# mended, and of a process that was killed amid a trial of the same number.
+MENDED, KILLED = "attempt", "killed"
+ASIDE = (f"{MENDED}-", f"{KILLED}-")
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,22 @@ class Runs:
         folder = self.root / f"{number:04d}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def set_aside(self, number: int, name: str) -> None:
+        """Move what a trial's earlier attempt left into `name` in its folder, for `log` to show.
+
+        name: followed by the next free number, from 1. Large files go: nothing will be kept of it.
+        """
+        root, before = self.folder(number), f"{name}-"
+        left = [path for path in root.iterdir() if not path.name.startswith(ASIDE)]
+        if not left:
+            return
+        self.clear(number)
+        taken = [path.name.removeprefix(before) for path in root.glob(f"{before}*")]
+        place = root / f"{before}{1 + max((int(n) for n in taken if n.isdigit()), default=0)}"
+        place.mkdir()
+        for path in left:
+            path.rename(place / path.name)
 
     def clear(self, number: int) -> None:
         """Remove the large files of a trial that wasn't kept."""

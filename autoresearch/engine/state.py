@@ -27,6 +27,7 @@ class State:
     dollars: float = 0.0
     tokens: int = 0
     proposals: int = 0  # asked for, those that came to nothing included
+    pauses: int = 0  # for crashes, since a trial last ran
     # Runs of a champion that were made beside a trial of another, by champion.
     _repeats: dict[int, list[Replicate]] = field(default_factory=dict)
 
@@ -45,6 +46,8 @@ class State:
             self.add(Trial.from_dict(fields))
         elif record.get("kind") == "champion":
             self.champion, self.restored = int(record["trial"]), True
+        elif record.get("kind") == "pause":
+            self.pauses += 1
         elif record.get("kind") == "no_proposal":
             self.proposals += 1
             self.spend(record.get("cost") or {})
@@ -57,6 +60,8 @@ class State:
             self.proposals += 1
         if trial.status is TrialStatus.KEEP:
             self.champion, self.restored = trial.id, False
+        if trial.replicates and trial.status not in (TrialStatus.CRASH, TrialStatus.NOISY):
+            self.pauses = 0
         self.spend({"dollars": trial.cost.dollars, "tokens": _tokens(trial)})
 
     def spend(self, cost: Mapping[str, Any]) -> None:
@@ -89,6 +94,14 @@ class State:
         trial = self.trials[trial_id]
         runs = (*trial.replicates, *self._repeats.get(trial_id, ()))
         return scores(runs, score_id)
+
+    def champion_scores(self, trial: Trial) -> dict[int, float]:
+        """Score by seed of the champion that a trial was held against, as known at its decision."""
+        if trial.parent is None:
+            return {}
+        rivals = (t for t in self.trials.values() if t.parent == trial.parent and t.id <= trial.id)
+        repeats = (run for rival in rivals for run in rival.champion_replicates)
+        return scores((*self.trials[trial.parent].replicates, *repeats), trial.score_id)
 
     def chosen_by(self, trial_id: int, score_id: str) -> int:
         """How many runs of one score id a trial was kept by, its first ones; 0 for a baseline."""

@@ -119,6 +119,12 @@ class Cost:
         return _build(cls, data, readers)
 
 
+def in_dollars(amount: float) -> str:
+    """`12.50 dollars`, `0.00420 dollars`: three digits of what is small."""
+    places = 2 if amount >= 1 or amount <= 0 else 2 - math.floor(math.log10(amount))
+    return f"{amount:.{places}f} dollars"
+
+
 @dataclass(frozen=True)
 class DiffStat:
     """Size of an edit: files touched, lines added, lines removed."""
@@ -163,6 +169,7 @@ class Trial:
     proposer: str = ""
     cost: Cost = Cost()
     predicted: float | None = None
+    mended: int = 0  # times that it crashed and its proposer repaired it
     warning: str = ""  # what a reader should know of the runs, though it decided nothing
     started_at: str = ""  # UTC, ISO 8601
     finished_at: str = ""
@@ -300,6 +307,7 @@ _TRIAL_READERS: dict[str, Callable[[Any], Any]] = {
     "proposer": _text,
     "cost": Cost.from_dict,
     "predicted": _optional(_number),
+    "mended": _integer,
     "warning": _text,
     "started_at": _text,
     "finished_at": _text,

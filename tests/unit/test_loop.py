@@ -10,7 +10,7 @@ from autoresearch.engine.measuring import slow_start
 from autoresearch.engine.policy import Greedy
 from autoresearch.engine.proposers.base import Proposal
 from autoresearch.engine.task import Budget, Task
-from autoresearch.engine.trial import Cost, Replicate, TrialStatus
+from autoresearch.engine.trial import Cost, Failure, Replicate, TrialStatus, in_dollars
 from autoresearch.engine.workspace import Workspace
 from tests.unit.studies import NOISE, TASK, Script, measure, run
 
@@ -240,6 +240,20 @@ def test_what_proposals_cost_is_counted_also_when_nothing_came(make_loop):
     assert loop.state.tokens == 360
 
 
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [
+        (0.0, "0.00"),
+        (0.0000421, "0.0000421"),
+        (0.0042, "0.00420"),
+        (0.25, "0.250"),
+        (12.5, "12.50"),
+    ],
+)
+def test_small_amounts_keep_their_digits(amount, words):
+    assert in_dollars(amount) == f"{words} dollars"
+
+
 def test_a_proposer_that_gives_nothing_is_given_up_after_growing_waits(make_loop):
     nothing = Proposal("", problem="no edit", problem_kind="no_edit", log_tail="rate limit")
     waited = []
@@ -290,14 +304,122 @@ def test_a_program_that_never_ran_stops_the_study(make_loop, repository):
         run(make_loop(), "VALUE = 1.0\n")
 
 
-def test_crashes_in_a_row_ask_whether_the_machine_still_works(make_loop):
-    events = []
-    broken = [f'VALUE = 0.{n}\ncrash = "killed"\n' for n in range(1, 10)]
-    loop = make_loop(on_event=lambda name, data: events.append((name, data)))
-    _, trials = run(loop, *broken)
-    assert len(trials) == 4
-    assert any("crashes in a row" in data.get("message", "") for _, data in events)
-    assert loop.ledger.records("pause")
+def crashes(trials, kind="killed", first=1):
+    """Programs of so many trials that crash, and so do both attempts to mend them."""
+    return [f'VALUE = {n}.5\ncrash = "{kind}"\n' for n in range(first, first + 3 * trials)]
+
+
+def test_crashes_in_a_row_pause_and_go_on_when_the_champion_runs(make_loop):
+    events, waited = [], []
+    loop = make_loop(on_event=lambda name, data: events.append((name, data)), sleep=waited.append)
+    again = crashes(3, first=10) + crashes(3, "oom", first=20)
+    _, trials = run(loop, *crashes(3), "VALUE = 0.8\n", *again, "VALUE = 0.6\n")
+    assert [trial.status for trial in trials[3:]] == [
+        *[TrialStatus.CRASH, TrialStatus.KEEP],
+        *[TrialStatus.CRASH] * 6,
+        TrialStatus.KEEP,
+    ]
+    pauses = [data for name, data in events if name == "pause"]
+    assert [data["seconds"] for data in pauses] == [5, 5, 10], "longer until a trial runs again"
+    assert sum(waited) == 20
+    assert pauses[0]["reason"].startswith("3 crashes in a row (killed); then the champion is run")
+    assert [record["seconds"] for record in loop.ledger.records("pause")] == [5, 5, 10]
+    assert sum(name == "run" and data["label"] == "check" for name, data in events) == 3
+
+
+def test_a_restart_remembers_how_long_it_paused(make_loop):
+    waited = []
+    run(make_loop(), *crashes(3))
+    run(make_loop(sleep=waited.append), *crashes(3, "oom", first=10))
+    assert sum(waited) == 10
+
+
+def failing(labels):
+    """`measure`, with a machine that fails runs of these labels, once each."""
+
+    def broken(request):
+        if labels and request.run_dir.name.startswith(labels[0]):
+            del labels[0]
+            failure = Failure("startup", "killed", "no memory left")
+            return Replicate(request.seed, None, failure=failure)
+        return measure(request)
+
+    return broken
+
+
+def test_a_machine_that_fails_the_champion_too_is_waited_for(make_loop):
+    waited = []
+    loop = make_loop(sleep=waited.append)
+    loop.measure = failing(["check"] * 3)
+    _, trials = run(loop, *crashes(3), "VALUE = 0.8\n")
+    assert trials[-1].status is TrialStatus.KEEP
+    assert sum(waited) == 5 + 10 + 20 + 40
+    why = "the champion, which ran before, fails: startup: no memory left"
+    assert [record["reason"] for record in loop.ledger.records("pause")][1:] == [why] * 3
+
+
+def test_a_champion_that_fails_amid_a_trial_leaves_it_open(make_loop):
+    """Nothing is concluded of the candidate, what it cost is counted, and it may come again."""
+    loop = make_loop()
+    loop.task = TASK.model_copy(
+        update={"policy": TASK.policy.model_copy(update={"noise_seeds": 2})}
+    )
+    loop.measure = failing(["champion"])
+    _, trials = run(loop, "VALUE = 0.985\n", "VALUE = 0.985\n")
+    assert trials[1].status is TrialStatus.NOISY
+    assert trials[1].reason.startswith("the champion, which ran before, fails: startup")
+    assert len(trials) == 3 and trials[2].status is not TrialStatus.REJECTED
+    assert len(loop.ledger.records("pause")) == 1
+
+
+def test_a_champion_that_never_runs_again_ends_what_has_no_hours(make_loop):
+    loop = make_loop()
+    loop.measure = failing(["check"] * 99)
+    with pytest.raises(StudyStopped, match="the champion, which ran before, fails") as stopped:
+        run(loop, *crashes(3))
+    assert "12 times in a row" in stopped.value.message and "doctor" in stopped.value.hint
+
+
+def test_hours_and_a_wish_to_stop_hold_in_a_pause(make_loop):
+    now = [0.0]
+    loop = make_loop(
+        clock=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds)
+    )
+    loop.measure = failing(["check"] * 99)
+    with loop:
+        assert "1 hours are over" in loop.run(Script(*crashes(3)), Budget(hours=1))
+    assert now[0] == pytest.approx(3600, abs=1)
+    loop = make_loop(sleep=lambda seconds: setattr(loop, "stop_asked", True))
+    with loop:
+        programs = Script(*crashes(3, "oom", first=20), "VALUE = 0.5\n")
+        assert loop.run(programs, Budget()) == "asked to stop"
+        assert len(programs.programs) == 1
+
+
+def test_logs_of_attempts_before_a_repair_are_kept(make_loop, repository):
+    def logged(request):
+        request.run_dir.mkdir(parents=True, exist_ok=True)
+        (request.run_dir / "train.log").write_text((request.folder / "value.py").read_text())
+        (request.run_dir / "weights.bin").write_text("large")
+        return measure(request)
+
+    runs = repository / ".autoresearch" / "runs" / "0001"
+    (runs / "candidate-0").mkdir(parents=True)
+    (runs / "candidate-0" / "train.log").write_text("of a loop that was killed")
+    loop = make_loop(large_files=("weights.bin",))
+    loop.measure = logged
+    _, trials = run(loop, 'VALUE = 0.8\ncrash = "nan"\n', 'crash = "oom"\n', "VALUE = 0.8\n")
+    assert trials[1].status is TrialStatus.KEEP and trials[1].mended == 2
+
+    def first(folder):
+        return (next(folder.glob("candidate-*")) / "train.log").read_text()
+
+    assert first(runs) == "VALUE = 0.8\n"
+    assert first(runs / "attempt-1").endswith('crash = "nan"\n')
+    assert first(runs / "attempt-2") == 'crash = "oom"\n'
+    assert first(runs / "killed-1") == "of a loop that was killed"
+    assert "nan" in (runs / "attempt-1" / "change.diff").read_text()
+    assert all(path.parent.parent == runs for path in runs.rglob("weights.bin"))
 
 
 def test_files_beside_the_artifacts_do_not_run(make_loop, repository):

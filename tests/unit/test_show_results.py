@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from autoresearch import cli, narration
+from autoresearch.commands.export import evidence
 from autoresearch.console import Output
 from autoresearch.engine.ledger import Ledger
+from autoresearch.engine.state import State
 from autoresearch.engine.trial import Cost, Failure, Replicate, Trial, TrialStatus
 from autoresearch.init import make_workspace
 from prepare.settings import Settings
@@ -120,6 +123,37 @@ def test_show_of_a_crash_ends_with_its_log(ledger: Ledger, capsys) -> None:
     assert "training: exception: it broke" in " ".join(out.split()) and "ValueError: no" in out
     assert "cost" in out and "unknown" in out, "a cost that nobody knows is no zero"
     assert "cost" not in run(capsys, "show", "0"), "the baseline has none"
+
+
+def test_a_mended_trial_says_where_its_earlier_logs_are(ledger: Ledger, capsys) -> None:
+    begun(Path.cwd())
+    ledger.append_trial(trial(1, mended=2))
+    place = Path(".autoresearch/runs/mar5/0001")
+    for name in ("candidate-1", "attempt-1/candidate-1", "attempt-2/candidate-1", "killed-1/c-0"):
+        (place / name).mkdir(parents=True)
+        (place / name / "train.log").write_text(f"this is {name}")
+    assert "mended 2 times, after a crash" in " ".join(run(capsys, "show", "1").split())
+    assert "mended" not in run(capsys, "show", "0")
+    out = run(capsys, "log", "1")
+    assert "this is candidate-1" in out and out.count("this is") == 1
+    assert "autoresearch log 1 --run attempt-2/candidate-1" in out and "killed-1/c-0" in out
+    out = run(capsys, "log", "1", "--run", "attempt-1/candidate-1")
+    assert "this is attempt-1/candidate-1" in out and out.count("this is") == 1
+    assert json.loads(run(capsys, "log", "1", "--json"))["earlier"][1] == "attempt-2/candidate-1"
+    assert cli.run(["log", "1", "--run", "../0001/candidate-1"]) == 2
+
+
+def test_evidence_lists_the_runs_that_the_decision_knew() -> None:
+    """The champion may be measured again beside later trials; that came too late to count."""
+    known, late = (trial(n, champion_replicates=(Replicate(4 + n, 2.0),)) for n in (1, 2))
+    state = State()
+    for each in (trial(0), known, late):
+        state.add(each)
+    lines = evidence(SimpleNamespace(state=state), known).splitlines()
+    before = next(line for line in lines if line.startswith("Before"))
+    assert before.split(maxsplit=1)[1].count("seed") == 3, before
+    assert "seed 5:" in before and "seed 6:" not in before
+    assert "seed 6:" in evidence(SimpleNamespace(state=state), late)
 
 
 def test_results_of_thousands_of_trials(ledger: Ledger, capsys, monkeypatch) -> None:

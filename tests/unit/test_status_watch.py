@@ -238,6 +238,20 @@ def test_what_only_training_has_is_left_out_before(ledger: Ledger, workspace: Pa
         assert "asking claude for an edit" in drawn(Look(workspace)(), 100)
 
 
+def test_a_pause_says_why_and_until_when(ledger: Ledger, workspace: Path, capsys) -> None:
+    with ledger:
+        now = at_work(workspace)
+        before = time.localtime(time.time() + 60)
+        now.take("pause", {"seconds": 60.0, "reason": "3 crashes in a row (killed)"})
+        assert cli.run(["status"]) == 0
+        said = words(capsys.readouterr().out)
+        assert "paused until " in said and "3 crashes in a row (killed)" in said
+        assert time.strftime("%H:%M", before) in said or before.tm_sec == 59
+        assert "run 2" not in said, "what ran before is over"
+        now.take("run", {"id": 2, "label": "check", "seed": 0})
+        assert "run 1: check, seed 0" in words(drawn(Look(workspace)(), 100))
+
+
 def test_curves_are_set_side_by_side_on_one_scale() -> None:
     other = [(float(i), 10.0 - i / 10) for i in range(101)]
     own = [(float(i), 10.0 - i / 10) for i in range(51)]
