@@ -10,19 +10,17 @@ knows nothing of trials.
 from __future__ import annotations
 
 import statistics
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from autoresearch.engine.judging import PRUNED
 from autoresearch.engine.pruning import Pruner
 from autoresearch.engine.task import Curve, MeasureRequest, Task
 from autoresearch.engine.trial import Failure, Replicate
+from autoresearch.neighbours import Neighbours
 from prepare.experiment import run_experiment
 from prepare.outcome import Failure as HarnessFailure
 from prepare.outcome import Result
@@ -42,12 +40,8 @@ METRICS = (
     "mfu_percent",
     "mfu_measured_percent",
 )
-# What other processes may take of this machine, as a share of all cores, averaged over a run.
-# One core of two lost during a 30 s run was measured to cost 0.11 val_bpb, fifty times the noise.
-BUSY_SHARE = 0.15
 # A matrix product this much slower than this study's usual one: heat, battery, a neighbour.
 SLOW_CANARY = 0.75
-SAMPLE_SECONDS = 1.0
 # A run is looked at this often, in shares of the budget, to see whether it is hopeless.
 LOOK_SHARE = 0.01
 UNVERIFIED = "unverified"
@@ -90,61 +84,6 @@ def pretraining_task(**changes: Any) -> Task:
     )
 
 
-class Neighbours:
-    """How much of the machine other processes took while a run went on.
-
-    with Neighbours() as watch: ...
-    watch.share      # of all cores, 0 to 1: what was busy and wasn't ours
-    """
-
-    def __init__(self) -> None:
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._samples: list[float] = []
-        self.battery_lost = False
-
-    def _watch(self) -> None:
-        own = psutil.Process()
-        plugged = _plugged()
-        ours = _tree_seconds(own)
-        psutil.cpu_percent(None)
-        last = time.monotonic()
-        while not self._stop.wait(SAMPLE_SECONDS):
-            busy = psutil.cpu_percent(None) / 100
-            now, used = time.monotonic(), _tree_seconds(own)
-            share = max(0.0, used - ours) / (now - last) / (psutil.cpu_count() or 1)
-            # A child that ended takes its seconds along: that sample says nothing.
-            if used >= ours:
-                self._samples.append(max(0.0, busy - share))
-            ours, last = used, now
-            self.battery_lost = self.battery_lost or (plugged and not _plugged())
-
-    @property
-    def share(self) -> float:
-        """Average share of the machine that others took."""
-        return statistics.fmean(self._samples) if self._samples else 0.0
-
-    def __enter__(self) -> Neighbours:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-
-def _tree_seconds(process: psutil.Process) -> float:
-    """Processor seconds of a process and its living descendants."""
-    total = 0.0
-    for member in (process, *process.children(recursive=True)):
-        try:
-            times = member.cpu_times()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-        total += times.user + times.system
-    return total
-
-
 class Hopeless(Exception):
     """Raised inside a run to end it: it can't catch up with the champion. Never leaves here."""
 
@@ -177,12 +116,6 @@ class Prospects:
         verdict = self.pruner.judge(curve, self.champions, self.budget)
         if verdict.stop and self.calm():
             raise Hopeless(verdict.reason)
-
-
-def _plugged() -> bool:
-    """Whether the machine runs on mains power; one without a battery does."""
-    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
-    return battery is None or battery.power_plugged is not False
 
 
 @dataclass
@@ -240,9 +173,7 @@ class Pretraining:
 
     def _calm(self, watch: Neighbours) -> bool:
         """Whether nothing disturbs the run so far; a fixed number of tokens isn't disturbed."""
-        if self.settings.token_budget is not None:
-            return True
-        return not watch.battery_lost and watch.share <= BUSY_SHARE
+        return self.settings.token_budget is not None or not watch.disturbance
 
     def _scored(
         self,
@@ -293,10 +224,8 @@ class Pretraining:
         """Why this run can't be compared, or "". A fixed number of tokens forgives a slow one."""
         if self.settings.token_budget is not None:
             return ""
-        if watch.battery_lost:
-            return "the machine went from mains to battery"
-        if watch.share > BUSY_SHARE:
-            return f"other processes took {watch.share:.0%} of the machine"
+        if watch.disturbance:
+            return watch.disturbance
         canary = result.measured_peak_flops
         if canary is None:
             return ""

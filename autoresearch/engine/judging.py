@@ -187,11 +187,13 @@ class Judge:
                 ended = self._ended_early(trial, runs, repeats)
                 if ended is not None:
                     return ended
-            repeats += self.measure_champion(trial.id, decision.champion_seeds)
-            if repeats and repeats[-1].failure is not None:  # the machine's doing: nothing is known
+            again = self.measure_champion(trial.id, decision.champion_seeds)
+            repeats += again
+            why = next(filter(None, map(_unusable, again)), "")
+            if why:  # the machine's doing: nothing is known, and it would be asked for again
                 trial = replace(trial, replicates=tuple(runs), champion_replicates=tuple(repeats))
-                reason = champion_fails(repeats[-1].failure)
-                return measured(replace(trial, status=TrialStatus.NOISY, reason=reason), runs)
+                trial = replace(trial, extra_runs=len(runs) - 1 + len(repeats))
+                return measured(replace(trial, status=TrialStatus.NOISY, reason=why), runs)
             if runs and any(run.score_id != runs[0].score_id for run in repeats):
                 reason = "score-id: its score measures something else than the champion's"
                 trial = replace(trial, replicates=tuple(runs), champion_replicates=tuple(repeats))
@@ -277,3 +279,12 @@ class Judge:
             trial.description,
             {key: value for key, value in trailers.items() if value not in (None, "")},
         )
+
+
+def _unusable(run: Replicate) -> str:
+    """Why a run of the champion says nothing, or ""."""
+    if run.failure is not None:
+        return champion_fails(run.failure)
+    if run.disturbed:
+        return f"the champion's: {run.disturbed}, {DISTURBED_RETRIES + 1} times"
+    return ""

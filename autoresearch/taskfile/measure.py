@@ -10,6 +10,7 @@ that a candidate writes there lasts. It reads the candidate and what the runner 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -26,6 +27,7 @@ from autoresearch.engine.proposers.text import last_lines
 from autoresearch.engine.sandbox import Tier
 from autoresearch.engine.task import MeasureRequest
 from autoresearch.engine.trial import Failure, Replicate
+from autoresearch.neighbours import Neighbours
 from autoresearch.taskfile.files import fingerprint
 from autoresearch.taskfile.guard import Guard
 from autoresearch.taskfile.inputs import RUNNER, InTheWay
@@ -36,6 +38,7 @@ TAMPERED = "tampered"
 # Kinds of failure that mean a broken rule, not a broken program.
 RULES = frozenset({TAMPERED})
 LOG_NAME = "run.log"
+LOOK_SECONDS = 0.25  # between two looks at a machine on which time is measured, 2 ms each
 
 
 class _Failed(Exception):
@@ -67,8 +70,11 @@ class CommandMeasure:
         request.run_dir.mkdir(parents=True)
         failure: Failure | None = None
         scored = Scored(0.0)
+        watch = Neighbours(every=LOOK_SECONDS)
         try:
-            scored = self._measure(request, seconds)
+            # What doesn't measure time isn't disturbed, and isn't watched.
+            with watch if self._scorer.timed else contextlib.nullcontext():
+                scored = self._measure(request, seconds)
         except _Failed as failed:
             failure = failed.failure
         seconds["total"] = time.monotonic() - began
@@ -77,11 +83,14 @@ class CommandMeasure:
             return Replicate(request.seed, None, seconds=seconds, failure=failure, details=details)
         times = {f"{phase}_seconds": value for phase, value in seconds.items() if phase != "total"}
         metrics = {**times, **scored.metrics, self.task.objective.metric: scored.score}
+        if self._scorer.timed:
+            metrics["others_cpu_share"] = watch.share
         return Replicate(
             request.seed,
             scored.score,
             metrics=metrics,
             seconds=seconds,
+            disturbed=watch.disturbance,
             score_id=self._score_id,
             details={**details, "deterministic": self.deterministic},
         )

@@ -135,6 +135,11 @@ class Scorer(Program):
     metrics_field: str = Field("metrics", min_length=1, description="json: a table of numbers")
     pattern: str | None = Field(None, description="regex: with one group, the number")
     inputs: Globs = Field((), description="inputs that it alone sees; see the task's `inputs`")
+    timed: bool = Field(
+        False,
+        description="it measures time: a run during which other programs took much of the machine "
+        "is made again, twice at most, and then noisy",
+    )
     repeats: int = Field(
         1, ge=1, le=100, description="scorings per run, averaged; one where they agree exactly"
     )

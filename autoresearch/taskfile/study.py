@@ -323,7 +323,7 @@ def score_id_of(task: TaskFile, role: str, files: str, support: str) -> str:
     facts = {
         "objective": [task.objective.metric, task.objective.direction],
         "runner": None if task.runner is None else task.runner.model_dump(mode="json"),
-        "scorer": scorer.model_dump(mode="json"),
+        "scorer": scorer.model_dump(mode="json", exclude={"timed"}),
         "files": files,
         "support": support,
         "machine": [platform.system(), platform.machine(), os.cpu_count()],

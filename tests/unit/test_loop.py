@@ -176,6 +176,23 @@ def test_a_disturbed_run_is_made_again_and_then_noisy(make_loop):
     assert trials[1].diff_hash not in loop.state.seen
 
 
+def test_a_champion_that_is_disturbed_whenever_it_runs_makes_a_trial_noisy(make_loop):
+    runs = []
+
+    def restless(request):
+        runs.append(request.run_dir.name)
+        assert len(set(runs)) == len(runs), "no run is made twice"
+        calm = request.run_dir.name.startswith("candidate")
+        return replace(measure(request), disturbed="" if calm else "a neighbour")
+
+    with make_loop() as loop:
+        loop.measure = restless
+        loop.run(Script("VALUE = 0.5\n"), Budget(trials=1))
+    trial = loop.ledger.trials()[1]
+    assert trial.status is TrialStatus.NOISY and trial.reason.startswith("the champion's: a neigh")
+    assert trial.champion_replicates and loop.state.champion == 0
+
+
 def test_greedy_keeps_what_is_better_on_one_run(make_loop):
     _, trials = run(make_loop(Greedy()), "VALUE = 0.9\n", "VALUE = 0.95\n")
     assert [trial.status for trial in trials[1:]] == [TrialStatus.KEEP, TrialStatus.DISCARD]

@@ -13,7 +13,6 @@ import pytest
 from autoresearch.engine.judging import PRUNED
 from autoresearch.engine.task import MeasureRequest
 from autoresearch.pretraining import (
-    BUSY_SHARE,
     RULES,
     UNVERIFIED,
     Pretraining,
@@ -99,7 +98,7 @@ def test_a_disturbed_run_is_not_called_hopeless() -> None:
     Prospects((CURVE,), 1.0, lambda: False).look(hopeless[:140])
     with pytest.raises(Exception, match="hopeless"):
         Prospects((CURVE,), 1.0, lambda: True).look(hopeless[:140])
-    busy = SimpleNamespace(battery_lost=False, share=2 * BUSY_SHARE)
+    busy = SimpleNamespace(disturbance="other processes took half of the machine")
     assert not Pretraining(Settings())._calm(busy)  # type: ignore[arg-type]
     assert Pretraining(Settings(token_budget=1_000))._calm(busy)  # type: ignore[arg-type]
 

@@ -11,10 +11,12 @@ import pytest
 from autoresearch.engine.sandbox import choose
 from autoresearch.engine.task import MeasureRequest
 from autoresearch.engine.trial import Replicate
+from autoresearch.neighbours import Neighbours
 from autoresearch.taskfile.files import Place
 from autoresearch.taskfile.guard import Guard
 from autoresearch.taskfile.measure import CommandMeasure
 from autoresearch.taskfile.model import load
+from autoresearch.taskfile.study import score_id_of
 
 TASK = """\
 id: demo
@@ -141,3 +143,26 @@ def test_secrets_and_home_stay_outside(measured, monkeypatch):
     )
     once = measured(score=score, scorer="pass_env: [GIVEN], env: {SET: '6'}")
     assert once(seed=7).score == 567.0
+
+
+def test_only_where_time_is_measured_the_machine_is_watched(measured, monkeypatch):
+    monkeypatch.setattr(Neighbours, "__enter__", lambda self: pytest.fail("it was watched"))
+    run = measured()()
+    assert run.score == 1.0 and run.disturbed == "" and "others_cpu_share" not in run.metrics
+
+
+def test_a_timed_run_says_what_disturbed_it(measured, monkeypatch):
+    monkeypatch.setattr(Neighbours, "share", 0.4)
+    timed = measured(scorer="timed: true")()
+    assert timed.score == 1.0, "it is measured all the same: the engine makes it again"
+    assert timed.disturbed == "other processes took 40% of the machine"
+    assert timed.metrics["others_cpu_share"] == 0.4
+
+
+def test_that_time_matters_makes_it_no_other_score(tmp_path):
+    ids = set()
+    for timed in ("", "timed: true", "repeats: 2"):
+        file = tmp_path / "task.yaml"
+        file.write_text(TASK.format(scorer=timed, more=""))
+        ids.add((timed == "repeats: 2", score_id_of(load(file), "scorer", "files", "support")))
+    assert len(ids) == 2

@@ -1,0 +1,60 @@
+"""What others took of the machine: exact arithmetic on what the system counts, no guesses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+
+import pytest
+
+from autoresearch import neighbours
+from autoresearch.neighbours import BUSY_SHARE, Neighbours
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, looks: Iterable[tuple[float, ...]]) -> Neighbours:
+    """A watch that saw these: when, processor seconds passed, busy and ours since a start."""
+    seen = [neighbours._Look(*look) for look in looks]
+    left = iter(seen)
+    monkeypatch.setattr(neighbours, "_look", lambda: next(left))
+    with Neighbours(every=60) as watch:
+        for _ in seen[2:]:
+            watch._sample()
+    return watch
+
+
+def test_what_was_busy_and_not_ours_is_others(monkeypatch):
+    # Two cores: one second of ours and half a second of others in each second that passes.
+    calm = watched(monkeypatch, [(0, 0, 0, 5), (1, 2, 1.2, 6), (2, 4, 2.4, 7)])
+    assert calm.share == pytest.approx(0.1) and calm.disturbance == ""
+    busy = watched(monkeypatch, [(0, 0, 0, 5), (1, 2, 1.5, 6), (2, 4, 3, 7)])
+    assert busy.share == pytest.approx(0.25) and "25% of the machine" in busy.disturbance
+    assert 0.1 < BUSY_SHARE < 0.25
+
+
+def test_a_stretch_in_which_a_process_of_ours_was_lost_tells_nothing(monkeypatch):
+    lost = watched(monkeypatch, [(0, 0, 0, 5), (1, 2, 1, 6), (2, 4, 2, 4), (3, 6, 3, 5)])
+    assert lost.share == 0.0
+
+
+def test_a_stretch_too_short_to_be_counted_is_added_to_the_next(monkeypatch):
+    looks = [(0, 0, 0, 0), (0.05, 0.1, 0.1, 0), (1, 2, 1, 0.5)]
+    assert watched(monkeypatch, looks).share == pytest.approx(0.25)
+    assert watched(monkeypatch, looks[:2]).share == 0.0
+
+
+def test_on_battery_nothing_can_be_compared(monkeypatch):
+    plugged = iter([True, False])
+    monkeypatch.setattr(neighbours, "_plugged", lambda: next(plugged, True))
+    with Neighbours(every=60) as watch:
+        pass
+    assert "battery" in watch.disturbance
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows forgets what a process has used")
+def test_what_a_child_used_is_ours_also_when_it_has_ended():
+    before = neighbours._our_seconds()
+    burn = "import time\nwhile time.process_time() < 0.3: pass"
+    subprocess.run([sys.executable, "-c", burn], check=True)
+    assert 0.3 <= neighbours._our_seconds() - before < 3
