@@ -11,13 +11,14 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
 from autoresearch.engine.errors import GitFailed
-from autoresearch.engine.git import Git
+from autoresearch.engine.git import Entry, Git
 
 _UNDER_WAY = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")
 LOCK_AGE = 2.0  # seconds; git holds its locks for milliseconds
@@ -55,25 +56,29 @@ def obstacle(git: Git, place: Path, old: str, new: str) -> str:
     if busy:
         return f"{place}: {busy[0]} says that a merge or rebase is under way"
     before, after = git.tree(old), git.tree(new)
-    for path in _differing(git, old, new):
-        oids = {e.oid if (e := side.get(path)) else None for side in (before, after)}
-        if _staged(git, place, path) not in oids:
+    paths = _differing(before, after)
+    staged = _staged(git, place, paths)
+    for path in paths:
+        oids = {_oid(before.get(path)), _oid(after.get(path))}
+        if staged.get(path) not in oids:
             return f"{path} has staged changes"
-        if on_disk(git, place, path) not in oids:
+        if on_disk(git, place, path, oids) not in oids:
             return f"{path} has uncommitted changes"
     return ""
 
 
 def follow(git: Git, place: Path, old: str, new: str) -> str:
-    """Carry the move out in the checkout at `place`; "" or why it was left alone."""
-    reason = obstacle(git, place, old, new)
-    if reason:
-        return reason
-    after = git.tree(new)
+    """Let the checkout at `place` follow from `old` to `new`; "" or why it was left alone."""
+    return obstacle(git, place, old, new) or carry_out(git, place, old, new)
+
+
+def carry_out(git: Git, place: Path, old: str, new: str) -> str:
+    """The same where no obstacle was found a moment ago; git itself overwrites no edit either."""
+    before, after = git.tree(old), git.tree(new)
     done = []
-    for path in _differing(git, old, new):
+    for path in _differing(before, after):
         entry = after.get(path)
-        if on_disk(git, place, path) == (entry.oid if entry else None):
+        if on_disk(git, place, path, {_oid(before.get(path)), _oid(entry)}) == _oid(entry):
             zero = "0" * len(new)
             done.append(f"{entry.mode} {entry.oid}\t{path}" if entry else f"0 {zero}\t{path}")
     try:
@@ -120,25 +125,41 @@ def git_at_work(place: Path) -> bool:
     return False
 
 
-def _differing(git: Git, old: str, new: str) -> list[str]:
-    out = git("diff-tree", "-r", "-z", "--name-only", "--no-renames", old, new)
-    return [path for path in out.split("\0") if path]
+def _differing(before: Mapping[str, Entry], after: Mapping[str, Entry]) -> list[str]:
+    return [p for p in sorted({*before, *after}) if _entry(before.get(p)) != _entry(after.get(p))]
 
 
-def _staged(git: Git, place: Path, path: str) -> str | None:
-    """Id of a path in the index, "unmerged", or None."""
-    lines = [x for x in git("ls-files", "-s", "-z", "--", path, folder=place).split("\0") if x]
-    if not lines:
-        return None
-    return lines[0].split()[1] if len(lines) == 1 else "unmerged"
+def _entry(entry: Entry | None) -> tuple[str, str] | None:
+    return None if entry is None else (entry.mode, entry.oid)
 
 
-def on_disk(git: Git, place: Path, path: str) -> str | None:
-    """Id that a file would be stored under; "other" for what is no file, None for nothing."""
+def _oid(entry: Entry | None) -> str | None:
+    return None if entry is None else entry.oid
+
+
+def _staged(git: Git, place: Path, paths: Sequence[str]) -> dict[str, str]:
+    """Ids of paths in the index, by path; "unmerged" for those in conflict."""
+    found: dict[str, str] = {}
+    # Nothing to name would mean every path.
+    lines = git("ls-files", "-s", "-z", "--", *paths, folder=place).split("\0") if paths else []
+    for line in filter(None, lines):
+        head, _, path = line.partition("\t")
+        found[path] = "unmerged" if path in found else head.split()[1]
+    return found
+
+
+def on_disk(git: Git, place: Path, path: str, known: Collection[str | None] = ()) -> str | None:
+    """Id that a file would be stored under; "other" for what is no file, None for nothing.
+
+    Where its bytes as they are have an id among the `known`, that is taken for it.
+    """
     file = place / path
     if not os.path.lexists(file):
         return None
     if file.is_symlink() or not file.is_file():
         return "other"
     data = file.read_bytes()
+    plain = git.blob_id(data)
+    if plain in known:
+        return plain
     return git("hash-object", "--stdin", f"--path={path}", data=data, folder=place).strip()

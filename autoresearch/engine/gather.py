@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,7 +36,6 @@ class Gatherer:
         self._git = git
         self._scratch = scratch
         self._digests: dict[tuple[str, str], str] = {}
-        self._algorithm = "sha256" if len(git("rev-parse", "HEAD").strip()) == 64 else "sha1"
         self._modes = git.maybe("config", "--type=bool", "core.fileMode") != "false"
 
     def from_folder(self, folder: Path, base: str, task: Task) -> Change:
@@ -155,7 +153,7 @@ class Gatherer:
         if entry.mode == SUBMODULE or not found.is_file or found.is_link:
             return False
         same_size = found.status.st_size == entry.size
-        if same_size and intake.file_id(folder, found, self._algorithm) == entry.oid:
+        if same_size and intake.file_id(folder, found, self._git.algorithm) == entry.oid:
             return True
         shown = self._filtered(base, found.path)
         if shown is None or len(shown) != found.status.st_size:
@@ -177,7 +175,7 @@ class Gatherer:
             # The user's settings made this file; they turn it back.
             oid = self._git("hash-object", "-w", "--stdin", f"--path={path}", data=data).strip()
             data = self._git.blob(oid)
-        if own or entry is None or self._oid(data) == entry.oid:
+        if own or entry is None or self._git.blob_id(data) == entry.oid:
             return data
         old = self._git.blob(entry.oid)
         if data == self._filtered(base, path):
@@ -207,7 +205,7 @@ class Gatherer:
                 entries[path] = None
         for path, data in taken.contents.items():
             before = tree.get(path)
-            oid = self._oid(data)
+            oid = self._git.blob_id(data)
             meaning[path] = self._digest(path, oid, data)
             if before is not None and before.oid == oid:
                 continue
@@ -215,12 +213,12 @@ class Gatherer:
             files.append(FileChange(path, self._git.blob(before.oid) if before else None, data))
             entries[path] = Entry(before.mode if before else PLAIN, oid)
         files.sort(key=lambda file: file.path)
-        new_tree = (
-            self._git("rev-parse", f"{base}^{{tree}}").strip()
-            if not entries
-            else self._git.write_tree(base, entries, self._scratch)
-        )
-        diff, stat = self._diff(base, new_tree)
+        if entries:
+            new_tree = self._git.write_tree(base, entries, self._scratch)
+            diff, stat = self._diff(base, new_tree)
+        else:
+            new_tree = self._git("rev-parse", f"{base}^{{tree}}").strip()
+            diff, stat = "", DiffStat()
         taken.outside.sort(key=lambda item: item.path)
         return Change(
             base=base,
@@ -234,11 +232,6 @@ class Gatherer:
             base_meaning=base_meaning,
         )
 
-    def _oid(self, data: bytes) -> str:
-        """git's id of these bytes; nothing is stored."""
-        head = b"blob %d\0" % len(data)
-        return hashlib.new(self._algorithm, head + data, usedforsecurity=False).hexdigest()
-
     def _digest(self, path: str, oid: str, data: bytes | None = None) -> str:
         key = (path, oid)
         if key not in self._digests:
@@ -247,12 +240,13 @@ class Gatherer:
 
     def _diff(self, base: str, tree: str) -> tuple[str, DiffStat]:
         plain = ["-r", "--text", "--no-renames", "--no-ext-diff", "--no-textconv"]
-        text = self._git.run("diff-tree", "-p", *plain, base, tree)
+        out = self._git.run("diff-tree", "--numstat", "-p", *plain, base, tree)
+        # One line per file (odd names are quoted), an empty line, the patch.
+        numbers, _, text = out.partition(b"\n\n")
         added = removed = files = 0
-        for line in self._git("diff-tree", "--numstat", "-z", *plain, base, tree).split("\0"):
-            if line:
-                plus, minus, _ = line.split("\t", 2)
-                files += 1
-                added += int(plus) if plus.isdigit() else 0
-                removed += int(minus) if minus.isdigit() else 0
+        for line in filter(None, numbers.split(b"\n")):
+            plus, minus, _ = line.split(b"\t", 2)
+            files += 1
+            added += int(plus) if plus.isdigit() else 0
+            removed += int(minus) if minus.isdigit() else 0
         return text.decode("utf-8", "replace"), DiffStat(files, added, removed)

@@ -9,7 +9,9 @@ Every call switches off what a repository or a user's configuration could run be
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +19,9 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from autoresearch.engine.errors import GitFailed, MissingGit, NoRepository
 
@@ -26,6 +30,12 @@ ZERO = "0" * 40
 AS_STORED = ("core.autocrlf=false", "core.eol=lf")
 _TIMEOUT = 600.0  # seconds; a hung file system must not hang the night without a word
 _SIGINT_TRIES = 5
+_FULL_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+# What is remembered of objects: so many, and none that is larger.
+_TREES, _MOST_ENTRIES = 8, 10_000
+_BLOBS, _MOST_BYTES = 64, 1 << 20
+# For an index of our own, which is gone in a moment: no wait for the disk, one file.
+_PASSING = ("core.fsync=none", "core.splitIndex=false")
 _QUIET = (
     f"core.hooksPath={os.devnull}",
     "core.fsmonitor=false",
@@ -70,6 +80,10 @@ class Git:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._identity: dict[str, str] | None = None
+        self._common: Path | None = None
+        # What an id names never changes: asked for once, kept while it is recent.
+        self._trees: dict[str, dict[str, Entry]] = {}
+        self._blobs: dict[str, bytes] = {}
 
     def __call__(self, *arguments: str, **more: object) -> str:
         """Standard output as text. Keywords as of `run`."""
@@ -145,19 +159,34 @@ class Git:
         """The commit that a ref or a name stands for, or None."""
         return self.maybe("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") or None
 
-    def tree(self, commit: str) -> dict[str, Entry]:
+    def existing(self, oids: Iterable[str]) -> set[str]:
+        """Those of these objects that the repository has."""
+        asked = "".join(f"{oid}\n" for oid in oids)
+        said = self("cat-file", "--batch-check", data=asked.encode()).splitlines() if asked else []
+        return {line.split()[0] for line in said if not line.endswith(" missing")}
+
+    def tree(self, commit: str) -> Mapping[str, Entry]:
         """Every path of a commit or a tree."""
+        if commit in self._trees:
+            return self._trees[commit]
         out = self("ls-tree", "-r", "-l", "-z", "--full-tree", commit)
         entries = {}
         for line in filter(None, out.split("\0")):
             head, path = line.split("\t", 1)
             mode, _, oid, size = head.split()
             entries[path] = Entry(mode, oid, int(size) if size.isdigit() else 0)
+        if _FULL_ID.fullmatch(commit) and len(entries) <= _MOST_ENTRIES:
+            _remember(self._trees, commit, entries, _TREES)
         return entries
 
     def blob(self, oid: str) -> bytes:
         """A blob's bytes."""
-        return self.run("cat-file", "blob", oid)
+        data = self._blobs.get(oid)
+        if data is None:
+            data = self.run("cat-file", "blob", oid)
+            if len(data) <= _MOST_BYTES:
+                _remember(self._blobs, oid, data, _BLOBS)
+        return data
 
     def merge(self, base: bytes, ours: bytes, theirs: bytes, scratch: Path) -> bytes | None:
         """`ours` with the edit that led from `base` to `theirs`; None where the two conflict."""
@@ -169,21 +198,35 @@ class Git:
         # The exit code counts conflicts; a binary file or an error is one too.
         return None if done.returncode else done.stdout
 
+    @cached_property
+    def algorithm(self) -> str:
+        """What ids are made with: sha1 or sha256."""
+        return "sha256" if len(self("rev-parse", "HEAD").strip()) == 64 else "sha1"
+
+    def blob_id(self, data: bytes) -> str:
+        """The id of these bytes as a blob; nothing is stored."""
+        head = b"blob %d\0" % len(data)
+        return hashlib.new(self.algorithm, head + data, usedforsecurity=False).hexdigest()
+
     def write_blob(self, data: bytes) -> str:
         """Store bytes exactly as they are; its id."""
         return self("hash-object", "-w", "--no-filters", "--stdin", data=data).strip()
 
     def write_tree(self, base: str, entries: Mapping[str, Entry | None], scratch: Path) -> str:
-        """The tree of `base` with some paths set, or removed (None). Uses an index in `scratch`."""
+        """The tree of `base` (an id) with some paths set, or removed (None).
+
+        Uses an index in `scratch`.
+        """
         with temporary_index(scratch) as environment:
-            self("read-tree", base, environment=environment)
-            zero = "0" * len(self("rev-parse", base).strip())
+            self("read-tree", base, environment=environment, config=_PASSING)
+            zero = "0" * len(base)
             lines = [
                 f"{entry.mode} {entry.oid}\t{path}" if entry else f"0 {zero}\t{path}"
                 for path, entry in entries.items()
             ]
             data = b"".join(os.fsencode(line) + b"\0" for line in lines)
-            self("update-index", "-z", "--index-info", data=data, environment=environment)
+            update = ("update-index", "-z", "--index-info")
+            self(*update, data=data, environment=environment, config=_PASSING)
             return self("write-tree", environment=environment).strip()
 
     def write_commit(self, tree: str, parent: str, message: str, when: str | None = None) -> str:
@@ -213,8 +256,10 @@ class Git:
 
     def common_folder(self) -> Path:
         """The repository's own folder, which all its worktrees share."""
-        found = Path(self("rev-parse", "--git-common-dir").rstrip("\n"))
-        return (self.folder / found).resolve()
+        if self._common is None:
+            found = Path(self("rev-parse", "--git-common-dir").rstrip("\n"))
+            self._common = (self.folder / found).resolve()
+        return self._common
 
     def checkouts(self) -> dict[Path, str]:
         """Worktrees that have a branch checked out, and which ("refs/heads/...")."""
@@ -226,6 +271,16 @@ class Git:
             elif key == "branch" and place is not None:
                 found[place] = value
         return found
+
+
+_Kept = TypeVar("_Kept")
+
+
+def _remember(kept: dict[str, _Kept], key: str, value: _Kept, most: int) -> None:
+    """Keep the latest `most`."""
+    while len(kept) >= most:
+        kept.pop(next(iter(kept)), None)
+    kept[key] = value
 
 
 def open_repository(root: Path) -> Git:

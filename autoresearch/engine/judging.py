@@ -60,20 +60,29 @@ class Judge:
 
     @contextmanager
     def scratch(self, number: int, name: str = "candidate") -> Iterator[Path]:
-        """A copy of the champion of its own, gone afterwards."""
+        """A copy of the champion to be edited, gone afterwards."""
         scratch = self.workspace.scratch(number, name)
         try:
             yield scratch
         finally:
             self.workspace.drop(scratch)
 
+    @contextmanager
+    def program(self, source: Change | str, number: int, name: str = "program") -> Iterator[Path]:
+        """A commit or a change to be run, gone afterwards."""
+        program = self.workspace.program(source, number, name)
+        try:
+            yield program
+        finally:
+            self.workspace.drop(program)
+
     # The champion ----------------------------------------------------------------------------
 
     def baseline(self) -> Trial:
         """The program as it stands, on several seeds. Raises StudyStopped if it fails."""
         seeds = range(self.task.policy.noise_seeds)
-        with self.scratch(BASELINE) as scratch:
-            runs = tuple(self.runs.measure(scratch, BASELINE, seed, "baseline") for seed in seeds)
+        with self.program(self.workspace.champion_commit, BASELINE, "baseline") as program:
+            runs = tuple(self.runs.measure(program, BASELINE, seed, "baseline") for seed in seeds)
         broken = next((run.failure for run in runs if run.failure), None)
         if broken is not None:
             raise StudyStopped(
@@ -106,9 +115,9 @@ class Judge:
         runs: list[Replicate] = []
         if not seeds:
             return runs
-        with self.scratch(number, "champion") as scratch:
+        with self.program(self.workspace.champion_commit, number, "champion") as program:
             for seed in seeds:
-                runs.append(self.runs.measure(scratch, number, seed, label))
+                runs.append(self.runs.measure(program, number, seed, label))
                 if runs[-1].failure is not None:
                     break
         return runs
@@ -142,11 +151,8 @@ class Judge:
         (self.runs.folder(trial.id) / "change.diff").write_text(change.diff, encoding="utf-8")
         trial = replace(trial, diff_hash=diff_hash(change), diff_stat=change.stat)
         # What runs is the change alone: nothing else that a proposer left comes along.
-        program = self.workspace.program(change, trial.id)
-        try:
+        with self.program(change, trial.id) as program:
             trial = self._decide(trial, program, code_lines_delta(change))
-        finally:
-            self.workspace.drop(program)
         return replace(trial, warning=self._warning(trial)), change
 
     def _own(self, change: Change, trial: Trial) -> Change:

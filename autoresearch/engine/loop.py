@@ -127,7 +127,12 @@ class Loop:
         self.state = State.of(self.ledger.records())
         champion = self.state.champion
         commit = None if champion is None else self.state.trials[champion].commit
-        self.workspace.recover(self.state.trials.keys(), commit)
+        known = {t.id: t.commit or "" for t in self.state.trials.values() if t.id != BASELINE}
+        first = self.state.trials.get(BASELINE)
+        found = self.workspace.recover(known, commit, None if first is None else first.commit)
+        if found.lost:
+            text = f"git has lost the commits of trials {', '.join(map(str, found.lost))}"
+            self.say("warning", {"message": f"{text}: they can't be shown or built on any more"})
         if self.state.restored and commit is not None:
             score = self.state.trials[champion].score if champion is not None else None
             idea = f"back to trial {champion}"

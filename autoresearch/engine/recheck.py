@@ -118,11 +118,11 @@ def recheck(loop: Loop, seeds: int) -> Recheck:
 
 def _score(loop: Loop, trial: Trial, seed: int) -> float:
     """One run of a trial's program from its commit."""
-    scratch = loop.workspace.scratch(trial.id, "recheck", trial.commit)
+    program = loop.workspace.program(str(trial.commit), trial.id, "recheck")
     try:
-        run = loop._runs.measure(scratch, trial.id, seed, "recheck")
+        run = loop._runs.measure(program, trial.id, seed, "recheck")
     finally:
-        loop.workspace.drop(scratch)
+        loop.workspace.drop(program)
         for pattern in loop.large_files:  # the champion's weights are kept once
             for path in loop._runs.folder(trial.id).glob(f"recheck-*/{pattern}"):
                 path.unlink(missing_ok=True)

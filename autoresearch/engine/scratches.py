@@ -1,8 +1,16 @@
-"""Scratch worktrees on disk: sealed when made, checked when taken back, removed for good.
+"""Scratch folders on disk: plain files of a commit, with a small repository of their own.
 
-A worktree's `.git` is a file that names a folder inside the user's repository, so whoever edits in
-a scratch folder can reach that repository. A Seal remembers what steers it (settings, hooks,
-attributes) and refuses an edit that came with a change of these.
+    make(git, folder, Lineage(start, commit, branch), file_system(git))
+    seal = Seal.of(common, commit)
+    ...a proposer edits, and does with git there what it likes...
+    seal.refuse_tampering()
+    remove(folder)
+
+The repository holds copies of the champions' commits since the study began, so that `git log`,
+`git diff` and `git status` in it say something. It shares no object, ref or setting with the user's
+and names it nowhere; nothing of ours ever runs git in it. Whoever reaches for the user's repository
+by its path all the same leaves a trace in what steers it (settings, hooks, attributes): a Seal
+remembers these, and an edit that came with a change of them is refused.
 """
 
 from __future__ import annotations
@@ -19,118 +27,143 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.engine.errors import Rejected, WorkspaceError
+from autoresearch.engine.git import AS_STORED, Git
 
-_STEERING = ("config", "config.worktree", "info/attributes", "info/exclude", "commondir", "gitdir")
+_STEERING = ("config", "config.worktree", "info/attributes", "info/exclude")
 _REMOVE_TRIES = 5
+# Every file of the commit, whatever the user's own checkout is spared; an index that is one file.
+# Nothing in a scratch folder is worth waiting for the disk.
+_WHOLE = (
+    *AS_STORED,
+    "core.sparseCheckout=false",
+    "core.splitIndex=false",
+    "core.untrackedCache=false",
+    "index.sparse=false",
+    "core.fsync=none",
+)
+# What git found out about the file system when the user's repository was made.
+_FILE_SYSTEM = r"^core\.(filemode|symlinks|ignorecase|precomposeunicode)$"
+_CONFIG = """\
+[core]
+\trepositoryformatversion = {version}
+\tbare = false
+\tlogallrefupdates = true
+\tautocrlf = false
+\teol = lf
+[user]
+\tname = proposer
+\temail = proposer@localhost
+"""
 
 
 @dataclass(frozen=True)
 class Seal:
-    """What must not change while a scratch folder is out."""
+    """What must not change while a scratch folder made from the commit `base` is out."""
 
-    folder: Path
+    common: Path
     base: str
-    dot_git: bytes
-    inode: tuple[int, int]
     steering: dict[str, str]
 
     @classmethod
-    def of(cls, folder: Path, common: Path, base: str) -> Seal:
-        """Seal a worktree that was just made at the commit `base`."""
-        file = folder / ".git"
-        status = file.lstat()
-        steering = _steering(common, _admin_folder(folder, common))
-        return cls(folder, base, file.read_bytes(), (status.st_dev, status.st_ino), steering)
+    def of(cls, common: Path, base: str) -> Seal:
+        """Seal the repository whose own folder is `common`."""
+        return cls(common, base, _steering(common))
 
-    def refuse_tampering(self, common: Path) -> None:
-        """Raises Rejected if `.git`, hooks or what steers the repository changed."""
-        file = self.folder / ".git"
-        try:
-            status = file.lstat()
-            plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
-            same = plain and file.read_bytes() == self.dot_git
-        except OSError:
-            same = False
-        if not same:
-            raise Rejected("git-tampering", "the scratch folder's .git was changed")
-        if (status.st_dev, status.st_ino) != self.inode:
-            raise Rejected("git-tampering", "the scratch folder's .git was exchanged")
-        now = _steering(common, _admin_folder(self.folder, common))
+    def refuse_tampering(self) -> None:
+        """Raises Rejected if hooks or what else steers the repository changed."""
+        now = _steering(self.common)
         for name in sorted({*now, *self.steering}):
             if now.get(name) != self.steering.get(name):
-                hook = name.startswith("hooks/")
                 raise Rejected(
-                    "hooks" if hook else "git-tampering",
+                    "hooks" if name.startswith("hooks/") else "git-tampering",
                     f"the repository's {name} changed while the proposer worked",
-                    f"look at {common / name}; if it was you, try again",
+                    f"look at {self.common / name}; if it was you, try again",
                 )
 
 
-def _steering(common: Path, admin: Path | None) -> dict[str, str]:
+def _steering(common: Path) -> dict[str, str]:
     """Digest of each file that tells git what to do, by name."""
     found = {}
-    for place in filter(None, (common, admin)):
-        hooks = place / "hooks"
-        names = [f"hooks/{f.name}" for f in hooks.iterdir()] if hooks.is_dir() else []
-        for name in (*_STEERING, *names):
-            file = place / name
-            if file.is_symlink():
-                found[name] = "link " + os.readlink(file)
-            elif file.is_file():
-                label = name if place == common else f"worktree {name}"
-                mode = file.stat().st_mode & 0o111
-                found[label] = f"{mode:o} " + hashlib.sha256(file.read_bytes()).hexdigest()
+    hooks = common / "hooks"
+    names = [f"hooks/{f.name}" for f in hooks.iterdir()] if hooks.is_dir() else []
+    for name in (*_STEERING, *names):
+        file = common / name
+        if file.is_symlink():
+            found[name] = "link " + os.readlink(file)
+        elif file.is_file():
+            mode = file.stat().st_mode & 0o111
+            found[name] = f"{mode:o} " + hashlib.sha256(file.read_bytes()).hexdigest()
     return found
 
 
-def _admin_folder(folder: Path, common: Path) -> Path | None:
-    """git's own folder for a worktree, found from git's side: the worktree's word isn't trusted."""
-    for admin, place in _worktrees(common):
-        if place == folder:
-            return admin
-    return None
+# -- making ----------------------------------------------------------------------------------------
 
 
-def _worktrees(common: Path) -> list[tuple[Path, Path]]:
-    """(git's folder, the worktree) of every linked worktree; half-made ones too."""
-    found = []
-    root = common / "worktrees"
-    for admin in sorted(root.iterdir()) if root.is_dir() else ():
-        try:
-            text = os.fsdecode((admin / "gitdir").read_bytes()).rstrip("\n")
-        except OSError:
-            continue
-        place = Path(os.path.normpath(admin / text)).parent
-        found.append((admin, place))
-    return found
+@dataclass(frozen=True)
+class Lineage:
+    """The champions up to `commit`, from the study's beginning `start` on, and their `branch`."""
+
+    start: str
+    commit: str
+    branch: str
 
 
-def remove(folder: Path, common: Path) -> bool:
-    """Remove a scratch folder and git's record of it. True if there was something to remove."""
-    admins = [admin for admin, place in _worktrees(common) if place == folder]
-    there = os.path.lexists(folder)
-    _remove_tree(folder)
-    for admin in admins:
-        _remove_tree(admin)
-    worktrees = common / "worktrees"
-    if admins and not any(worktrees.iterdir()):
-        worktrees.rmdir()
-    return there or bool(admins)
+def make(git: Git, folder: Path, lineage: Lineage, settings: str) -> None:
+    """Files of the lineage's last commit, and a repository that has the lineage.
+
+    Objects are copied, none are shared: what happens to one repository is nothing to the other.
+    """
+    own = folder / ".git"
+    packs, ref = own / "objects" / "pack", own / "refs" / "heads" / lineage.branch
+    packs.mkdir(parents=True)
+    ref.parent.mkdir(parents=True)
+    wanted = f"--shallow {lineage.start}\n{lineage.commit}\n".encode()
+    options = ["--quiet", "--revs", "--shallow", "--delta-base-offset", "--window=0"]
+    git("pack-objects", *options, str(packs / "pack"), data=wanted, config=_WHOLE)
+    (own / "shallow").write_bytes(f"{lineage.start}\n".encode())
+    sha256 = len(lineage.commit) == 64
+    text = _CONFIG.format(version=int(sha256)) + settings
+    text += "[extensions]\n\tobjectformat = sha256\n" if sha256 else ""
+    (own / "config").write_bytes(text.encode())
+    ref.write_bytes(f"{lineage.commit}\n".encode())
+    (own / "HEAD").write_bytes(f"ref: refs/heads/{lineage.branch}\n".encode())
+    fill(git, folder, lineage.commit, own / "index")
 
 
-def remove_left_over(work: Path, prefix: str, common: Path) -> list[str]:
+def fill(git: Git, folder: Path, tree: str, index: Path) -> None:
+    """Put the files of a tree or commit into `folder`, and git's notes of them into `index`."""
+    environment = {
+        "GIT_DIR": str(git.common_folder()),
+        "GIT_WORK_TREE": str(folder),
+        "GIT_INDEX_FILE": str(index),
+    }
+    # Run in the folder: a git that outlives us can't make it again once it is removed.
+    command = ("read-tree", "--reset", "-u", tree)
+    git(*command, config=_WHOLE, folder=folder, environment=environment)
+
+
+def file_system(git: Git) -> str:
+    """Lines for a scratch folder's `config`: what git knows of the file system it lies on."""
+    found = (git.maybe("config", "--get-regexp", _FILE_SYSTEM) or "").splitlines()
+    pairs = (line.partition(" ") for line in found)
+    lines = [f"\t{name.removeprefix('core.')} = {value}\n" for name, _, value in pairs]
+    return "[core]\n" + "".join(lines) if lines else ""
+
+
+# -- removing --------------------------------------------------------------------------------------
+
+
+def remove_left_over(work: Path, prefix: str) -> list[str]:
     """Remove every scratch folder of one study, with what a kill left half made; what it was."""
-    places = {place for _, place in _worktrees(common) if place.parent == work}
-    if work.is_dir():
-        places |= set(work.iterdir())
     removed = []
-    for place in sorted(places):
-        if place.name.startswith(prefix) and remove(place, common):
+    for place in sorted(work.iterdir()) if work.is_dir() else ():
+        if place.name.startswith(prefix):
+            remove(place)
             removed.append(str(place))
     return removed
 
 
-def _remove_tree(folder: Path) -> None:
+def remove(folder: Path) -> None:
     """Remove a folder without following links, read-only parts too. Raises WorkspaceError."""
     for attempt in range(_REMOVE_TRIES):
         if not os.path.lexists(folder):

@@ -8,13 +8,14 @@ Champions are on `refs/heads/autoresearch/TAG`, first parents in order, each wit
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from autoresearch.engine import follow
 from autoresearch.engine.errors import ChampionMoved, GitFailed
 from autoresearch.engine.git import ZERO, Git
+from autoresearch.engine.scratches import Lineage
 
 _UPDATE_TRIES = 3
 
@@ -44,6 +45,8 @@ class Recovery:
 
     removed: tuple[str, ...] = ()  # left-over scratch folders, lock files, temporary indexes
     forgotten: tuple[str, ...] = ()  # refs of trials that the ledger doesn't know
+    remade: tuple[str, ...] = ()  # refs that the ledger's commits lacked
+    lost: tuple[int, ...] = ()  # trials whose commits the repository hasn't any more
     advance: Advance | None = None  # the champion that the ledger had and git hadn't
     left_alone: str = ""
 
@@ -70,6 +73,18 @@ class Study:
             )
         return found
 
+    def _refs(self, *more: str) -> dict[str, str]:
+        """The commits of the branch and of these refs, as far as they exist, in one call."""
+        out = self._git("for-each-ref", "--format=%(refname) %(objectname)", self._ref, *more)
+        return dict(line.split() for line in out.splitlines())
+
+    def _lineage(self) -> Lineage:
+        """From the study's beginning to the champion. Raises ChampionMoved."""
+        start = f"{self._own_refs}/start"
+        found = self._refs(start)
+        champion = found.get(self._ref) or self.champion_commit
+        return Lineage(found.get(start, champion), champion, self.branch)
+
     @property
     def start_commit(self) -> str:
         """The commit that the study began at."""
@@ -94,6 +109,11 @@ class Study:
     def trial_commit(self, trial_id: int) -> str | None:
         """The commit that was made for a trial, kept or not, or None."""
         return self._git.commit_of(f"{self._own_refs}/{trial_id}")
+
+    def lost(self, commits: Mapping[int, str]) -> list[int]:
+        """Those of these trials whose commits the repository hasn't any more."""
+        there = self._git.existing(commits.values())
+        return sorted(trial_id for trial_id, commit in commits.items() if commit not in there)
 
     def trial_commits(self) -> dict[int, str]:
         """The commits that were made for trials, kept or not, by the trials' ids."""
@@ -143,6 +163,26 @@ class Study:
         for ref in gone:
             self._git("update-ref", "-d", ref)
         return gone
+
+    def _remake(self, known: Mapping[int, str], start: str | None) -> tuple[list[str], list[int]]:
+        """Name again what the ledger knows and nobody's ref leads to; (refs, trials lost).
+
+        A study that began at `start` began there or before: no other beginning is believed.
+        """
+        there = self.trial_commits()
+        unnamed = {trial: commit for trial, commit in known.items() if there.get(trial) != commit}
+        lost = self.lost(unnamed)
+        refs = {f"{self._own_refs}/{t}": unnamed[t] for t in sorted(set(unnamed) - set(lost))}
+        if start and not self._begins_before(start) and self._git.existing([start]):
+            refs[f"{self._own_refs}/start"] = start
+        for ref, commit in refs.items():
+            self._update_ref(ref, commit, None, force=True)
+        return list(refs), lost
+
+    def _begins_before(self, commit: str) -> bool:
+        """Does the study, as git says, begin at this commit or before?"""
+        begins = self._git.commit_of(f"{self._own_refs}/start")
+        return begins is not None and self._git.is_ancestor(begins, commit)
 
     def _moved(self, commit: str) -> ChampionMoved:
         return ChampionMoved(

@@ -1,4 +1,4 @@
-"""The workspace's git: a branch of champions, a scratch worktree per trial, nothing else touched.
+"""The workspace's git: a branch of champions, a scratch folder per trial, nothing else touched.
 
     workspace = Workspace.open(root, "mar5", create=True)
     folder = workspace.scratch(7)                   # the champion, for the proposer to edit
@@ -11,24 +11,26 @@
 
 Champions are on `refs/heads/autoresearch/TAG`. Every commit made for a trial, kept or not, stays
 reachable as `refs/autoresearch/TAG/ID`. The user's index, files, HEAD and other branches are left
-alone, but for one thing: a clean checkout of the study's own branch follows it.
+alone, but for one thing: a clean checkout of the study's own branch follows it. A scratch folder
+has a small repository of its own: what is done with git in it ends there.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import filelock
 
 from autoresearch.engine import follow, scratches
 from autoresearch.engine.change import Change, state_hash, with_trailer
-from autoresearch.engine.errors import UncommittedChanges, WorkspaceError
+from autoresearch.engine.errors import ChampionMoved, UncommittedChanges, WorkspaceError
 from autoresearch.engine.gather import Gatherer
-from autoresearch.engine.git import AS_STORED, Entry, Git, open_repository
+from autoresearch.engine.git import Entry, Git, open_repository, temporary_index
 from autoresearch.engine.study import Advance, Kept, Recovery, Study
 from autoresearch.engine.task import Task
 
@@ -37,7 +39,7 @@ __all__ = ["Advance", "Kept", "Recovery", "Workspace"]
 OWN_FOLDER = ".autoresearch"
 # Ours, and nothing to commit: git is told to overlook them.
 IGNORED = (f"/{OWN_FOLDER}/", "/results.jsonl*", "/results.tsv*")
-_LOCK_TIMEOUT = 120.0  # seconds; a worktree is made or a commit kept in far less
+_LOCK_TIMEOUT = 120.0  # seconds; a commit is kept in far less
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 
 
@@ -50,11 +52,12 @@ class Workspace(Study):
         self._work = root / OWN_FOLDER / "work"
         self._temporary = self._work / f"{tag}@tmp"
         self._marker = self._common / f"autoresearch-{tag}.move"
-        # In the shared folder: two worktrees of one repository make worktrees in the same place.
+        # In the shared folder: two worktrees of one repository have the branch in common.
         self._lock = filelock.FileLock(
             str(self._common / "autoresearch.lock"), timeout=_LOCK_TIMEOUT, thread_local=False
         )
         self._mutex = threading.RLock()  # the file lock is one for all threads of a process
+        self._out: set[Path] = set()  # folders that were made and not dropped
         self._seals: dict[Path, scratches.Seal] = {}
         self._gatherer = Gatherer(git, self._temporary)
 
@@ -79,8 +82,9 @@ class Workspace(Study):
                     f"begin it with `autoresearch run --tag {tag}`",
                 )
             self._create()
-        elif self._git.commit_of(f"{self._own_refs}/start") is None:
-            # Someone made the branch by hand, or fetched it alone: begin where it is.
+        elif create and self._git.commit_of(f"{self._own_refs}/start") is None:
+            # Someone made the branch by hand, or fetched it alone: begin where it is, unless the
+            # ledger tells `recover` where that was.
             self._update_ref(f"{self._own_refs}/start", self.champion_commit, None)
         return self
 
@@ -120,25 +124,27 @@ class Workspace(Study):
 
     # -- scratch folders -------------------------------------------------------------------------
 
-    def scratch(self, trial_id: int, name: str = "", commit: str | None = None) -> Path:
-        """A worktree of the champion (or of `commit`) under `.autoresearch/work`.
+    def scratch(self, trial_id: int, name: str = "") -> Path:
+        """The champion's files under `.autoresearch/work`, with a repository of their own.
 
-        `name` tells several of one trial apart; one of the same name is replaced.
+        That one knows the champions so far, and nothing of the user's. `name` tells several of one
+        trial apart; one of the same name is replaced.
         """
-        return self._add_worktree(trial_id, name, commit or self.champion_commit)
+        lineage = self._lineage()
+        with self._folder(trial_id, name) as folder:
+            scratches.make(self._git, folder, lineage, self._file_system)
+            self._seals[folder] = scratches.Seal.of(self._common, lineage.commit)
+        return folder
 
-    def program(self, change: Change, trial_id: int, name: str = "program") -> Path:
-        """A fresh worktree that holds a change's artifacts and nothing else of its scratch.
+    def program(self, source: Change | str, trial_id: int, name: str = "program") -> Path:
+        """A commit's files, or those of a change's commit with its artifacts, and nothing else.
 
         What a proposer left beside the artifacts (a `sitecustomize.py`, a poisoned `__pycache__`)
-        isn't in it: run this one, not the scratch.
+        isn't in it, nor any git: run this one, not the scratch.
         """
-        folder = self._add_worktree(trial_id, name, change.base)
-        try:
-            _write(folder, {file.path: file.new for file in change.files})
-        except BaseException:  # a full disk, Ctrl-C
-            self.drop(folder)
-            raise
+        tree = source if isinstance(source, str) else source.tree
+        with self._folder(trial_id, name) as folder, temporary_index(self._temporary) as index:
+            scratches.fill(self._git, folder, tree, Path(index["GIT_INDEX_FILE"]))
         return folder
 
     def place(self, scratch: Path, files: Mapping[str, bytes], task: Task) -> None:
@@ -151,8 +157,9 @@ class Workspace(Study):
         seal = self._seals.get(scratch)
         if seal is None:
             raise WorkspaceError(f"{scratch} is not a scratch folder that was made here")
-        seal.refuse_tampering(self._common)
-        if not self._git.is_ancestor(seal.base, self.champion_commit):
+        seal.refuse_tampering()
+        head = self.champion_commit
+        if seal.base != head and not self._git.is_ancestor(seal.base, head):
             raise self._moved(seal.base)
         return self._gatherer.from_folder(scratch, seal.base, task)
 
@@ -184,13 +191,13 @@ class Workspace(Study):
 
     def drop(self, scratch: Path) -> None:
         """Remove a scratch folder, whatever is in it. Harmless if it is gone."""
-        with self._locked():
-            scratches.remove(scratch, self._common)
-            self._seals.pop(scratch, None)
+        scratches.remove(scratch)
+        self._out.discard(scratch)
+        self._seals.pop(scratch, None)
 
     def drop_all(self) -> None:
         """Remove the scratch folders that are still out, as after an interrupt."""
-        for scratch in list(self._seals):
+        for scratch in list(self._out):
             self.drop(scratch)
 
     # -- champions -------------------------------------------------------------------------------
@@ -204,9 +211,9 @@ class Workspace(Study):
         message = with_trailer(message, "Trial", str(trial_id))
         ref = f"{self._own_refs}/{trial_id}"
         with self._locked():
-            head = self.champion_commit
+            refs = self._refs(ref)
+            head, stored = refs.get(self._ref) or self.champion_commit, refs.get(ref)
             tree = change.tree if head == change.base else self._onto(change, head)
-            stored = self._git.commit_of(ref)
             if stored and self._describes(stored) == (f"{tree} {head}", message.strip()):
                 return stored
             made = self._git.write_commit(tree, head, message, when)
@@ -217,16 +224,17 @@ class Workspace(Study):
         """Make a commit the champion. Again is harmless. Raises ChampionMoved if it doesn't fit."""
         with self._locked():
             head = self.champion_commit
-            if self._git.is_ancestor(commit, head):
-                return Advance(commit, False, False, self._finish_move())
             if self._git.commit_of(f"{commit}^") != head:
+                if self._git.is_ancestor(commit, head):
+                    return Advance(commit, False, False, self._finish_move())
                 raise self._moved(commit)
             place, reason = self._checkout_of_branch(head, commit)
             if place is not None and not reason:
                 follow.Move(str(place), head, commit).save(self._marker)
             self._update_ref(self._ref, commit, head)
             if place is not None and not reason:
-                reason = self._finish_move()
+                reason = follow.carry_out(self._git, place, head, commit)
+                self._marker.unlink(missing_ok=True)
             return Advance(commit, True, place is not None and not reason, reason)
 
     def keep(self, change: Change, message: str, trial_id: int, when: str | None = None) -> str:
@@ -253,23 +261,38 @@ class Workspace(Study):
             return made
 
     def recover(
-        self, known: Collection[int] | None = None, champion: str | None = None
+        self,
+        known: Mapping[int, str] | None = None,
+        champion: str | None = None,
+        start: str | None = None,
     ) -> Recovery:
         """After a kill: finish or drop what was half done. Only while no other process works here.
 
-        `known` are the ledger's trial ids: commits of other trials are forgotten. `champion` is the
-        commit of its last kept trial: if git wasn't told any more, it is now.
+        `known` are the ledger's trials and their commits ("" for none): commits of other trials are
+        forgotten, refs that somebody deleted are made again. `champion` is the commit of its last
+        kept trial: if git wasn't told any more, it is now. `start` is the commit that was measured
+        first. Raises ChampionMoved if the champion doesn't fit, or is gone.
         """
         with self._locked():
-            removed = scratches.remove_left_over(self._work, f"{self.tag}@", self._common)
+            removed = scratches.remove_left_over(self._work, f"{self.tag}@")
             removed += [str(lock) for lock in self._lock_files() if follow.wait_or_clear(lock)]
+            self._out.clear()
             self._seals.clear()
             left_alone = self._finish_move(after_kill=True)
             forgotten = self._forget_unknown(known) if known is not None else []
+            remade, lost = self._remake({t: c for t, c in (known or {}).items() if c}, start)
             advance = None
             if champion and not self._git.is_ancestor(champion, self.champion_commit):
+                if not self._git.existing([champion]):
+                    raise ChampionMoved(
+                        f"the champion's commit {champion[:10]} is gone from the repository",
+                        "fetch it from another clone or a backup, or begin another study: "
+                        "--tag NAME",
+                    )
                 advance = self.advance(champion)
-            return Recovery(tuple(removed), tuple(forgotten), advance, left_alone)
+            return Recovery(
+                tuple(removed), tuple(forgotten), tuple(remade), tuple(lost), advance, left_alone
+            )
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -312,20 +335,24 @@ class Workspace(Study):
                 self._update_ref(f"{self._own_refs}/start", head, None, force=True)
                 self._update_ref(self._ref, head, None)
 
-    def _add_worktree(self, trial_id: int, name: str, commit: str) -> Path:
+    @contextmanager
+    def _folder(self, trial_id: int, name: str) -> Iterator[Path]:
+        """An empty folder under `.autoresearch/work`, gone again if it can't be filled."""
         if not re.fullmatch(r"[A-Za-z0-9_-]*", name):
             raise WorkspaceError(f"{name!r} can't name a scratch folder")
         folder = self._work / "-".join(filter(None, (f"{self.tag}@{trial_id}", name)))
-        with self._locked():
-            scratches.remove(folder, self._common)
-            options = ["--quiet", "--detach", str(folder), commit]
-            try:
-                self._git("worktree", "add", *options, config=AS_STORED)
-                self._seals[folder] = scratches.Seal.of(folder, self._common, commit)
-            except BaseException:  # Ctrl-C too
-                scratches.remove(folder, self._common)
-                raise
-        return folder
+        self.drop(folder)
+        self._out.add(folder)
+        try:
+            folder.mkdir()
+            yield folder
+        except BaseException:  # a full disk, Ctrl-C
+            self.drop(folder)
+            raise
+
+    @cached_property
+    def _file_system(self) -> str:
+        return scratches.file_system(self._git)
 
     def _onto(self, change: Change, head: str) -> str:
         """The change's files on a later commit, if no artifact differs there."""

@@ -303,7 +303,7 @@ class TaskStudy:
         if self.task.holdout is None:
             return
         workspace = self.loop.workspace
-        folder = workspace.scratch(trial.id, HOLDOUT, trial.commit)
+        folder = workspace.program(str(trial.commit), trial.id, HOLDOUT)
         run_dir = self.run_folder(trial.id) / HOLDOUT
         shutil.rmtree(run_dir, ignore_errors=True)
         try:

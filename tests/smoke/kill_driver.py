@@ -220,7 +220,7 @@ def any_file(path: Path) -> bool:
 
 
 # Points at which a full disk is felt.
-WRITES = ("ledger line", "fsync", "marker", "write", "git worktree", "git hash-object")
+WRITES = ("ledger line", "fsync", "marker", "write", "git pack-objects", "git hash-object")
 WRITES += ("git read-tree", "git update-index", "git write-tree", "git commit-tree")
 WRITES += ("git update-ref",)
 
@@ -268,14 +268,16 @@ class Killer:
     def install(self) -> None:
         """Points at every step of the loop, at every call of git, and amid a ledger's line."""
         self.around(git_module.Git, "_finished", lambda git, words, *more: f"git {words[0]}")
-        for name in ("commit", "advance", "_add_worktree", "drop", "program", "recover", "collect"):
-            self.around(Workspace, name, name.strip("_"))
+        for name in ("commit", "advance", "scratch", "drop", "program", "recover", "collect"):
+            self.around(Workspace, name, name)
         self.around(Workspace, "place", "place")
         self.around(Ledger, "_append", lambda ledger, record: f"ledger {record['kind']}")
         for name in ("open", "_mend", "close"):
             self.around(Ledger, name, f"ledger {name.strip('_')}")
-        self.around(scratches, "_remove_tree", "remove")
-        self.around(follow, "follow", "follow")
+        self.around(scratches, "remove", "remove")
+        self.around(scratches, "make", "make")
+        self.around(scratches, "fill", "fill")
+        self.around(follow, "carry_out", "follow")
         self.around(follow.Move, "save", "marker")
         self.around(Claim, "acquire", "claim")
         self.around(Claim, "release", "release")

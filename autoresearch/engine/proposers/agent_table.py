@@ -4,7 +4,7 @@ Flags were compared with `--help` of Claude Code 2.1.197, codex-cli 0.169.0, Gem
 opencode 1.18.33, Qwen Code 0.15.10 and aider 0.86.2; those of cursor and goose are from their
 documentation. An installed program whose help lacks a flag is refused with that flag's name.
 
-Settings are written into a private folder that is gone after the call, never into the worktree.
+Settings are written into a private folder that is gone after the call, never into the scratch one.
 They narrow what an agent does by accident; what counts is the diff it leaves.
 """
 

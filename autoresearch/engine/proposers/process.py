@@ -146,7 +146,7 @@ def run_program(
         process = subprocess.Popen(
             [os.path.abspath(program), *argv[1:]],
             cwd=cwd,
-            # A worktree has its own .git; without one git would find the repository above.
+            # A scratch folder has its own .git; if it is removed, git would find the one above.
             env={"GIT_CEILING_DIRECTORIES": str(Path(cwd).resolve().parent), **env, MARK: mark},
             stdin=feed,  # a file, not a pipe: reading past it is an end of file, never a wait
             stdout=subprocess.PIPE,
