@@ -178,6 +178,7 @@ def show_check(out: Output, report: CheckReport, metric: str) -> None:
     rows = [
         ("may change", _names(report.artifacts)),
         ("beside them", _names(report.beside)),
+        *[("inputs", f"{_names(report.inputs)}  (read-only)") for _ in report.inputs[:1]],
         *[(f"the {role}'s", f"{_names(files)}  (hidden)") for role, files in report.hidden.items()],
         ("proposer", report.mutator),
         (metric, ", ".join(f"{score:.6g}" for score in report.scores) or "none"),
@@ -214,16 +215,24 @@ def _names(paths: tuple[str, ...]) -> str:
 @click.argument("folder", type=click.Path(path_type=Path), metavar="NAME")
 @json_option
 def new(folder: Path, json_mode: bool) -> None:
-    """Make a small task that runs, in a new folder NAME, to be made your own."""
+    """Make a small task that runs, in a new folder NAME, to be made your own.
+
+    In a folder that holds a project already (`autoresearch task new .`) a task.yaml is put beside
+    its files: a proposal of what may change, what is read where it lies, and which commands run
+    and score it, guessed from the files' names. No file of yours is changed.
+    """
     from autoresearch.console import Output
-    from autoresearch.taskfile.scaffold import make_task
+    from autoresearch.taskfile.scaffold import has_project, make_task
 
     out = Output(json_mode)
+    project = has_project(folder)
     files = make_task(folder)
-    out.heading(f"Made {folder}")
+    out.heading(f"Proposed a task for {folder.resolve().name}" if project else f"Made {folder}")
     for name in files:
         out.say(f"  {name}")
     then = [f"autoresearch task check {folder}", f"autoresearch task run {folder}"]
+    if project:
+        then[0] = f"complete {folder / files[0]}, then {then[0]}"
     out.result({"folder": str(folder), "files": files}, then=then)
 
 

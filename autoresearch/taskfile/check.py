@@ -32,6 +32,7 @@ class CheckReport:
 
     artifacts: tuple[str, ...]
     beside: tuple[str, ...]  # files that a candidate has and may not change
+    inputs: tuple[str, ...]  # what runner and scorer read where it lies
     hidden: dict[str, tuple[str, ...]]  # files by role that no candidate and no mutator sees
     runs: tuple[Replicate, ...]
     tier: str
@@ -80,11 +81,12 @@ def check(file: Path, sandbox: str = "auto") -> CheckReport:
     guard = Guard.of(place, task)
     mutator = mutator_of(task, guard, tier).name
     runs = _measure(place, task, guard, tier, paths)
-    metrics = runs[0].metrics
+    metrics, inputs = runs[0].metrics, guard.inputs.inputs
     return CheckReport(
         artifacts=tuple(path for path in paths if task.artifacts.match(path)),
         beside=tuple(path for path in paths if not task.artifacts.match(path)),
-        hidden={role: tuple(files) for role, files in guard.files.items()},
+        inputs=inputs.shared,
+        hidden={role: (*files, *inputs.own.get(role, ())) for role, files in guard.files.items()},
         runs=runs,
         tier=tier.name,
         stops=tier.stops(),

@@ -16,7 +16,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoresearch.engine import globs
@@ -39,7 +39,7 @@ class Inputs:
 
     folder: Path
     shared: tuple[str, ...] = ()  # every program's
-    own: Mapping[str, tuple[str, ...]] | None = None  # by role: one program's alone
+    own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by role: its alone
 
     @classmethod
     def of(cls, folder: Path, task: TaskFile) -> Inputs:
@@ -64,7 +64,7 @@ class Inputs:
     @property
     def roots(self) -> tuple[str, ...]:
         """All of them, the outermost."""
-        return _outermost({*self.shared, *(p for paths in self._own.values() for p in paths)})
+        return _outermost({*self.shared, *(p for paths in self.own.values() for p in paths)})
 
     def holds(self, path: str) -> str:
         """The input that a path is, or lies in; "" if none."""
@@ -72,8 +72,8 @@ class Inputs:
 
     def view(self, role: str) -> tuple[str, ...]:
         """What a program sees: inputs, split around what is another's alone."""
-        mine = self._own.get(role, ())
-        others = {p for name, paths in self._own.items() if name != role for p in paths}
+        mine = self.own.get(role, ())
+        others = {p for name, paths in self.own.items() if name != role for p in paths}
         hidden = others - set(mine)
         return _outermost({*(p for s in self.shared for p in self._split(s, hidden)), *mine})
 
@@ -108,10 +108,6 @@ class Inputs:
         return ""
 
     # -- inside ----------------------------------------------------------------------------------
-
-    @property
-    def _own(self) -> Mapping[str, tuple[str, ...]]:
-        return self.own or {}
 
     def _split(self, path: str, hidden: set[str]) -> Iterator[str]:
         if path in hidden:
