@@ -53,7 +53,7 @@ def open_study(folder: Path) -> AnyStudy:
 def write_study(
     folder: Path, options: Options | None = None, on_event: Event | None = None
 ) -> AbstractContextManager[AnyStudy]:
-    """The same with its loop, as its one writer. Of a task only the sandbox is an option.
+    """The same with its loop, as its one writer. A task takes few of the options.
 
     Raises what Study.write and TaskStudy.write can raise.
     """
@@ -61,8 +61,7 @@ def write_study(
     if file is not None:
         from autoresearch.taskfile.study import TaskStudy
 
-        sandbox = "auto" if options is None else options.sandbox
-        return TaskStudy.write(file, sandbox, on_event)
+        return TaskStudy.write(file, options, on_event)
     return Study.write(folder, options, on_event)
 
 

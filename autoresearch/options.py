@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import click
 
@@ -110,9 +111,6 @@ def workspace_option(function: F) -> F:
     )(function)
 
 
-SANDBOXES = ("auto", "bubblewrap", "landlock", "sandbox-exec", "process")
-
-
 def study_options(function: F) -> F:
     """--tag, --prune/--no-prune, --sandbox: how a study is driven."""
     for option in (
@@ -133,3 +131,52 @@ def study_options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def search_options(function: F) -> F:
+    """--frontier K, --combine/--no-combine: which program the next proposal edits."""
+    for option in (
+        click.option(
+            "--combine/--no-combine",
+            default=False,
+            show_default=True,
+            help="Try near-misses together as soon as there are two: see `autoresearch combine "
+            "--help`.",
+        ),
+        click.option(
+            "--frontier",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            metavar="K",
+            help="Every other proposal edits one of the best K programs that were champion, in "
+            "turn, in place of the champion's. What comes of it is kept only if it beats the "
+            "champion.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def budget_options(function: F) -> F:
+    """--hours, --trials, --dollars, --tokens: passes `limits`, those that were given."""
+
+    @functools.wraps(function)
+    def command(**given: Any) -> Any:
+        found = {name: given.pop(name) for name in ("hours", "trials", "dollars", "tokens")}
+        limits = {name: item for name, item in found.items() if item is not None}
+        return function(**given, limits=limits)
+
+    decorated: Any = command
+    for option in (
+        click.option("--tokens", type=click.IntRange(min=1), help="Stop at so many, of proposals."),
+        click.option(
+            "--dollars", type=click.FloatRange(min=0), help="Stop when proposals cost so much."
+        ),
+        click.option("--trials", type=click.IntRange(min=1), help="Stop after this many trials."),
+        click.option(
+            "--hours", type=click.FloatRange(min=0, min_open=True), help="Stop after this time."
+        ),
+    ):
+        decorated = option(decorated)
+    return cast(F, decorated)

@@ -82,6 +82,7 @@ class Study:
     def read(cls, folder: Path, options: Options | None = None) -> Study:
         """The study that `folder` holds. Raises PrepareError and EngineError."""
         options = options or Options()
+        _refuse_task(folder)
         settings = Settings.load(folder)
         root = folder.resolve()
         ledger = Ledger(root / LEDGER_NAME)
@@ -297,6 +298,14 @@ class Study:
             self.on_event("warning", {"message": text})
         if {name: last.get(name) for name in facts} != facts:
             self.ledger.append({**facts, "at": _utc()})
+
+
+def _refuse_task(folder: Path) -> None:
+    """Raises UsageError where a task file lies, and no workspace."""
+    from autoresearch.opening import go_on, task_of
+
+    if task_of(folder) is not None:
+        raise UsageError(f"{folder} is a task's and no workspace", f"take `{go_on(folder)}`")
 
 
 def _sandbox(name: str) -> Tier:

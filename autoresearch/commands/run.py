@@ -15,7 +15,9 @@ from autoresearch.options import (
     NearChoice,
     attention_option,
     backend_option,
+    budget_options,
     json_option,
+    search_options,
     study_options,
     workspace_option,
 )
@@ -44,10 +46,7 @@ if TYPE_CHECKING:
     metavar="KEY=VALUE",
     help="For the proposer, such as model=NAME, base_url=URL, command='python edit.py'.",
 )
-@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="Stop after this time.")
-@click.option("--trials", type=click.IntRange(min=1), help="Stop after this many trials.")
-@click.option("--dollars", type=click.FloatRange(min=0), help="Stop when proposals cost this much.")
-@click.option("--tokens", type=click.IntRange(min=1), help="Stop at this many tokens of proposals.")
+@budget_options
 @click.option(
     "--policy",
     type=NearChoice("policy", ("confirm", "greedy")),
@@ -59,21 +58,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(0.5, 1, min_open=True, max_open=True),
     help="Asked of `confirm` before it keeps.  [default: 0.95]",
 )
-@click.option(
-    "--frontier",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    metavar="K",
-    help="Every other proposal edits one of the best K programs that were champion, in turn, in "
-    "place of the champion's. What comes of it is kept only if it beats the champion.",
-)
-@click.option(
-    "--combine/--no-combine",
-    default=False,
-    show_default=True,
-    help="Try near-misses together as soon as there are two: see `autoresearch combine --help`.",
-)
+@search_options
 @study_options
 @workspace_option
 @backend_option
@@ -82,10 +67,7 @@ if TYPE_CHECKING:
 def command(
     agent: str,
     agent_options: tuple[str, ...],
-    hours: float | None,
-    trials: int | None,
-    dollars: float | None,
-    tokens: int | None,
+    limits: dict[str, Any],
     folder: Path,
     json_mode: bool,
     **choices: Any,
@@ -106,15 +88,13 @@ def command(
     out = Output(json_mode)
     options = Options(**choices)
     proposer = Study.read(folder, options).proposer(agent, read_options(agent_options))
-    limits = {"trials": trials, "hours": hours, "dollars": dollars, "tokens": tokens}
-    given = {name: item for name, item in limits.items() if item is not None}
     with narrated(out) as on_event:
         with looking(on_event):
             backends.select(choices["backend"])
         with Study.write(folder, options, on_event, True) as study, awake() as problem:
             if problem:
                 out.warn(f"this machine may fall asleep: {problem}")
-            budget = study.task.budget.model_copy(update=given)
+            budget = study.task.budget.model_copy(update=limits)
             study.on_event = counting_costs(study.on_event, budget, study.loop)
             with stopping(study.loop, out):
                 reason = study.loop.run(proposer, budget)

@@ -62,6 +62,7 @@ def edit_of(study: AnyStudy, trial: Trial) -> str:
 def show(out: Output, study: AnyStudy, trial: Trial, diff: str) -> None:
     """All of it for people."""
     from autoresearch.narration import number, sparkline
+    from autoresearch.study import Study
 
     out.heading(f"Trial {trial.id}: {_line(trial.description)}")
     metric = study.task.objective.metric
@@ -89,10 +90,12 @@ def show(out: Output, study: AnyStudy, trial: Trial, diff: str) -> None:
     if trial.mended:
         times = "once" if trial.mended == 1 else f"{trial.mended} times"
         rows.append(("mended", f"{times}, after a crash: `autoresearch log {trial.id}` has more"))
+    if not isinstance(study, Study):
+        rows.append(("metrics", _metrics(trial, metric)))
     if trial.warning:
         rows.append(("warning", trial.warning))
-    rows += [(name, value) for name, value in _origin(trial) if value]
-    out.facts(rows)
+    rows += _origin(trial)
+    out.facts([(name, value) for name, value in rows if value])
     out.say()
     show_runs(out, trial)
     losses = sparkline(trial.curve)
@@ -121,6 +124,12 @@ def _origin(trial: Trial) -> list[tuple[str, str]]:
         ("runs took", ", ".join(took)),
         ("when", " to ".join(filter(None, (trial.started_at, trial.finished_at)))),
     ]
+
+
+def _metrics(trial: Trial, metric: str) -> str:
+    """What a task's scorer told beside the score; how long things took stands elsewhere."""
+    shown = {k: v for k, v in trial.metrics.items() if k != metric and not k.endswith("_seconds")}
+    return ", ".join(f"{name} {value:.6g}" for name, value in shown.items())
 
 
 def _place(phase: str) -> int:

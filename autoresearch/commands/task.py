@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autoresearch.options import json_option, near, sandbox_option
+from autoresearch.options import (
+    budget_options,
+    json_option,
+    near,
+    sandbox_option,
+    search_options,
+)
 
 if TYPE_CHECKING:
     from autoresearch.console import Output
@@ -53,8 +59,8 @@ def command() -> None:
 @command.command("run", short_help="propose, run, score, keep or drop, until the budget is spent")
 @FILE
 @click.option("--once", is_flag=True, help="One proposal; the exit code says what became of it.")
-@click.option("--trials", type=click.IntRange(min=1), help="Stop after this many trials.")
-@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="Stop after this time.")
+@budget_options
+@search_options
 @sandbox_option
 @json_option
 @click.pass_context
@@ -62,36 +68,41 @@ def run(
     ctx: click.Context,
     file: Path,
     once: bool,
-    trials: int | None,
-    hours: float | None,
-    sandbox: str,
+    limits: dict[str, Any],
     json_mode: bool,
+    **choices: Any,
 ) -> None:
     """Propose, run, score, keep or drop, until the task's budget is spent.
 
     The first run measures the files as they are: the baseline, and the noise. A run that was ended
     in any way goes on where it stopped. Ctrl-C once ends after the trial under way, twice at once.
+    Limits that aren't given are those of `budget` in the task file.
 
     \b
     Exit codes of --once:
       0   keep       the artifacts have changed
-      5   crash      it failed, or there was no proposal
+      5   crash      it failed, or nothing was proposed
       10  discard    not better
       11  rejected   it broke a rule, or repeats an earlier try
+      13  noisy      the machine was disturbed; try again
     """
-    from autoresearch.commands.run import stopping
+    from autoresearch.awake import awake
+    from autoresearch.commands.run import counting_costs, stopping
     from autoresearch.console import Output
     from autoresearch.narration import narrated
+    from autoresearch.study import Options
     from autoresearch.taskfile.study import TaskStudy
 
-    if once and trials is not None:
+    if once and "trials" in limits:
         raise click.UsageError("--once is one trial: leave --trials out")
     out = Output(json_mode)
-    with narrated(out) as on_event, TaskStudy.write(task_file(file), sandbox, on_event) as study:
-        budget = _budget(study, 1 if once else trials, hours)
+    options = Options(**choices)
+    with narrated(out) as on_event, TaskStudy.write(task_file(file), options, on_event) as study:
+        budget = study.task.budget.model_copy(update={**limits, **({"trials": 1} if once else {})})
+        study.on_event = counting_costs(study.on_event, budget, study.loop)
         before = study.loop.state.next_id
         proposer = study.mutator()
-        with stopping(study.loop, out):
+        with stopping(study.loop, out), awake():
             measure_baseline(study, file)
             reason = study.loop.run(proposer, budget)
     show_end(out, file, study, reason)
@@ -108,15 +119,6 @@ def measure_baseline(study: TaskStudy, file: Path) -> None:
     except StudyStopped as error:
         hint = f"`autoresearch task check {file}` shows what it printed"
         raise StudyStopped(error.message, hint) from error
-
-
-def _budget(study: TaskStudy, trials: int | None, hours: float | None) -> Any:
-    """The task's, with what was asked for this time. Raises UsageError where there is no end."""
-    from autoresearch.engine.task import Budget
-
-    given = {"trials": trials, "hours": hours}
-    asked = {name: item for name, item in given.items() if item is not None}
-    return Budget.model_validate({**study.task.budget.model_dump(), **asked})
 
 
 def _exit_code(study: TaskStudy, before: int) -> int:
@@ -182,20 +184,20 @@ def show_check(out: Output, report: CheckReport, metric: str) -> None:
         *[(f"the {role}'s", f"{_names(files)}  (hidden)") for role, files in report.hidden.items()],
         ("proposer", report.mutator),
         (metric, ", ".join(f"{score:.6g}" for score in report.scores) or "none"),
+        ("noise", _noise(report)),
+        ("one run", f"{report.seconds:.2f} s; a trial is one run, or a few if it looks promising"),
+        ("sandbox", report.tier),
     ]
-    if report.noise is not None:
-        exact = "none: two runs agree exactly, so one run of a candidate will do"
-        noisy = f"standard deviation {report.noise:.2g} of one run, by two runs"
-        rows.append(("noise", noisy if report.noise else exact))
-    seconds = f"{report.seconds:.2f} s"
-    rows += [("one run", seconds), ("sandbox", report.tier)]
-    out.facts(rows)
+    out.facts([(name, words) for name, words in rows if words])
     out.say("  it stops")
     for item in report.stops:
         out.say(f"    {item}")
     out.say("  it does not stop")
     for item in report.does_not_stop:
         out.say(f"    {item}")
+    if report.disturbed:
+        words = "a study makes such a run again, and calls a trial noisy"
+        out.say(f"disturbed: {report.disturbed}; {words}", style="yellow")
     for run in report.runs:
         if run.failure is not None:
             failure = run.failure
@@ -204,6 +206,16 @@ def show_check(out: Output, report: CheckReport, metric: str) -> None:
             break
     if report.broken_constraint:
         out.say(f"the program as it stands breaks {report.broken_constraint}", style="red")
+
+
+def _noise(report: CheckReport) -> str:
+    """What two runs tell of it; "" where there aren't two scores."""
+    if report.noise is None:
+        return ""
+    if not report.noise:
+        return "none: two runs agree exactly, so one run of a candidate will do"
+    words = f"standard deviation {report.noise:.2g} of one run, by two runs"
+    return words if report.timed else f"{words}; if it is time that differs, say `timed: true`"
 
 
 def _names(paths: tuple[str, ...]) -> str:

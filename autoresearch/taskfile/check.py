@@ -24,6 +24,18 @@ from autoresearch.taskfile.mutators import mutator_of
 from autoresearch.taskfile.repository import make_work_folder
 
 RUNS = 2
+# What commands of a task may do where there is no sandbox: no hook looks over their shoulder, as
+# one does over a train module's.
+UNCONFINED_STOPS = (
+    "a change of the scorer's files, the inputs or the candidate itself: it is found, and refused",
+    "programs that outlive a run, as far as they are found, and one file growing without end",
+)
+UNCONFINED = (
+    "runner, scorer and proposer reading any file that you can, the hidden ones among them",
+    "their writing any other file that you can",
+    "the network",
+    "their inspecting, stopping or killing processes of yours",
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,8 @@ class CheckReport:
     does_not_stop: tuple[str, ...]
     mutator: str
     broken_constraint: str
+    timed: bool  # does the scorer measure time
+    disturbed: str  # why the runs can't be compared, where time is measured
 
     @property
     def scores(self) -> list[float]:
@@ -89,11 +103,32 @@ def check(file: Path, sandbox: str = "auto") -> CheckReport:
         hidden={role: (*files, *inputs.own.get(role, ())) for role, files in guard.files.items()},
         runs=runs,
         tier=tier.name,
-        stops=tier.stops(),
-        does_not_stop=tier.does_not_stop(),
+        stops=tier.stops() if tier.strict else UNCONFINED_STOPS,
+        does_not_stop=_gaps(task, tier),
         mutator=mutator,
         broken_constraint=task.broken_constraint(metrics, metrics) if metrics else "",
+        timed=task.scorer.timed,
+        disturbed=next((run.disturbed for run in runs if run.disturbed), ""),
     )
+
+
+def _gaps(task: TaskFile, tier: Tier) -> tuple[str, ...]:
+    """What the isolation of this task does not stop; what it says itself comes first."""
+    if not tier.strict:
+        return UNCONFINED
+    programs = {"runner": task.runner, "scorer": task.scorer, "held-out scorer": task.holdout}
+    open_to = [name for name, program in programs.items() if program and program.network]
+    found = [f"the network for the {name}: the task file allows it" for name in open_to]
+    mutator = task.mutator
+    if mutator.type == "command" and mutator.network:
+        found.append("the network for the proposer: the task file allows it")
+    if mutator.type == "agent" or not mutator.sandbox:
+        who = f"the agent {mutator.name}" if mutator.name else "the proposer (`sandbox: false`)"
+        found.append(
+            f"{who} works outside it, in a copy without the hidden files; whatever else you can "
+            "read it may be able to read, the originals too"
+        )
+    return (*found, *tier.does_not_stop())
 
 
 def _measure(

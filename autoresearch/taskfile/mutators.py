@@ -6,17 +6,21 @@ proposer = mutator_of(task, guard, tier)      # raises ProposerError
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from autoresearch.engine.constants import constants_of
 from autoresearch.engine.proposers.base import (
     REFUSED,
     Proposal,
     ProposalRequest,
     Proposer,
+    ProposerOptions,
     find_proposer,
 )
 from autoresearch.engine.sandbox import Tier
 from autoresearch.engine.trial import Trial
+from autoresearch.taskfile.files import Place
 from autoresearch.taskfile.guard import Guard
 from autoresearch.taskfile.measure import TAMPERED
 from autoresearch.taskfile.model import Mutator, TaskFile
@@ -58,10 +62,31 @@ def mutator_of(task: TaskFile, guard: Guard, tier: Tier) -> WatchedProposer:
     """The proposer that a task names. Raises ProposerError: missing, or wrong options."""
     mutator = task.mutator
     inner = find_proposer(mutator.name or mutator.type, _options(mutator, task, tier))
+    if mutator.type == "search":
+        _refuse_unsearchable(task, guard.place)
     check = getattr(inner, "check", None)
     if check is not None:
         check()  # a missing program is told now, not after the baseline
     return WatchedProposer(inner, guard, mutator.timeout_seconds)
+
+
+def _refuse_unsearchable(task: TaskFile, place: Place) -> None:
+    """Raises ProposerOptions where `search` has nothing to vary, before anything is measured."""
+    sources = [p for p in place.programs(task) if task.artifacts.match(p) and p.endswith(".py")]
+    if any(_constants(place.folder / path) for path in sources):
+        return
+    raise ProposerOptions(
+        f"{place.file.name}: mutator: search has nothing to vary: no artifact is a Python file "
+        "with upper-case constants",
+        "write what may vary as lines like `LEVEL = 6`, or let a command or an agent propose",
+    )
+
+
+def _constants(path: Path) -> bool:
+    try:
+        return bool(constants_of(path.read_text(encoding="utf-8")))
+    except (SyntaxError, UnicodeDecodeError):
+        return True  # what is wrong with it is told when it is run
 
 
 def _options(mutator: Mutator, task: TaskFile, tier: Tier) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The study of a task file: ledger, private repository, loop and the user's own files.
 
     study = TaskStudy.read(file)                            # results, show, verify, export
-    with TaskStudy.write(file, sandbox="auto") as study:    # run
+    with TaskStudy.write(file, Options(frontier=3)) as study:    # run
         study.loop.run(study.mutator(), study.task.budget)
 
 Beside the task file, or below work/tasks/NAME where work/ holds the records of another one:
@@ -40,7 +40,15 @@ from autoresearch.engine.task import Event, MeasureRequest
 from autoresearch.engine.trial import Replicate, Trial, TrialStatus
 from autoresearch.engine.workspace import Workspace
 from autoresearch.now import Now
-from autoresearch.study import LEDGER_NAME, TSV_NAME, _sandbox, _version, policy_of, write_text
+from autoresearch.study import (
+    LEDGER_NAME,
+    TSV_NAME,
+    Options,
+    _sandbox,
+    _version,
+    policy_of,
+    write_text,
+)
 from autoresearch.taskfile.files import PROGRAM_NAME, Place
 from autoresearch.taskfile.guard import Guard
 from autoresearch.taskfile.measure import RULES, CommandMeasure
@@ -63,6 +71,7 @@ class TaskStudy:
     _loop: Loop | None = field(default=None, repr=False)
     _guard: Guard | None = field(default=None, repr=False)
     _tier: Tier | None = field(default=None, repr=False)
+    _options: Options = field(default_factory=Options, repr=False)
 
     @classmethod
     def read(cls, file: Path) -> TaskStudy:
@@ -76,9 +85,11 @@ class TaskStudy:
     @classmethod
     @contextlib.contextmanager
     def write(
-        cls, file: Path, sandbox: str = "auto", on_event: Event | None = None
+        cls, file: Path, options: Options | None = None, on_event: Event | None = None
     ) -> Iterator[TaskStudy]:
         """The study with its loop, as the one writer; begun with the files as they are.
+
+        Of the options `sandbox`, `frontier` and `combine` count: the rest a task file says.
 
         Raises TaskError, LedgerBusy naming the other writer, UncommittedChanges for artifacts that
         were edited since, and what opening can raise.
@@ -86,7 +97,8 @@ class TaskStudy:
         study = cls.read(file)
         if on_event is not None:
             study.on_event = on_event
-        study._tier = _sandbox(sandbox)
+        study._options = options or Options()
+        study._tier = _sandbox(study._options.sandbox)
         paths = study.place.programs(study.task)
         study._guard = Guard.of(study.place, study.task)
         make_work_folder(study.place.work)
@@ -239,6 +251,8 @@ class TaskStudy:
             rules=RULES,
             program=self._program,
             on_event=self._event,
+            frontier=self._options.frontier,
+            combine=self._options.combine,
         )
 
     def _program(self) -> Program:

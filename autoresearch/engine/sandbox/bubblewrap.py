@@ -94,7 +94,7 @@ class BubblewrapTier(Tier):
 
     def stops(self) -> tuple[str, ...]:
         return (
-            "reading the text, the tokens, the home folder, git's objects, other trials: "
+            "reading what it wasn't given: data, the home folder, git's objects, other trials: "
             "those files don't exist in it",
             "writing outside its own folder and a private, bounded /tmp",
             "the network, loopback and UNIX sockets of the host included",

@@ -134,7 +134,7 @@ class LandlockTier(Tier):
 
     def stops(self) -> tuple[str, ...]:
         return (
-            "reading the text, the tokens, the home folder, git's objects, other trials",
+            "reading what it wasn't given: data, the home folder, git's objects, other trials",
             "writing outside its own folder",
             "the network: no socket of any family, UNIX ones included",
             "reading memory or environment of processes outside it",

@@ -142,7 +142,7 @@ class SeatbeltTier(Tier):
 
     def stops(self) -> tuple[str, ...]:
         return (
-            "reading the text, the tokens, the home folder, git's objects, other trials",
+            "reading what it wasn't given: data, the home folder, git's objects, other trials",
             "writing outside its own folder",
             "the network, loopback and UNIX sockets included",
             "inspecting or signalling processes outside it",
