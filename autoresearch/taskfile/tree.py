@@ -6,18 +6,23 @@
     tree.follow(commit)         # "" or why it was left alone
 
 `work/tree.json` says which commit the files are those of, and during a move which they are to be.
-A single file is exchanged in one step. Of several, a kill can leave some old and some new; whoever
-opens the study next finishes that, from the note and the repository alone.
+The new files are laid out in `work/` first; exchange.py, a process that outlives us, then renames
+them into place one right after the other. So a kill leaves all old or all new. What takes every
+process down at once, such as a power cut, can leave some old and some new: whoever opens the study
+next finishes that, from the note and the repository alone.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoresearch.engine.errors import TaskError, UncommittedChanges
+from autoresearch.engine.errors import TaskError, UncommittedChanges, WorkspaceError
 from autoresearch.engine.gather import EXECUTABLE, PLAIN
 from autoresearch.engine.git import Entry, Git
 from autoresearch.engine.ledger import sync_folder
@@ -26,6 +31,8 @@ from autoresearch.taskfile.model import TaskFile
 from autoresearch.taskfile.repository import blob_id
 
 NOTE_NAME = "tree.json"
+FRESH_NAME = "tree.new"  # folder of files that are about to be put in place
+EXCHANGE = Path(__file__).with_name("exchange.py")
 _NOTHING, _OTHER = "nothing", "other"
 
 
@@ -68,10 +75,10 @@ class MainTree:
         for path in paths:
             if self._on_disk(path) not in (_oid(old.get(path)), _oid(new.get(path))):
                 return f"{path} was edited meanwhile"
+        left = [path for path in paths if self._on_disk(path) != _oid(new.get(path))]
+        shutil.rmtree(self.place.work / FRESH_NAME, ignore_errors=True)
         self._note(now, to=commit)
-        for path in paths:
-            if self._on_disk(path) != _oid(new.get(path)):
-                self._exchange(path, new.get(path))
+        self._exchange([(self._laid_out(path, new.get(path)), path) for path in left])
         self._note(commit)
         return ""
 
@@ -82,15 +89,15 @@ class MainTree:
 
     # -- inside ----------------------------------------------------------------------------------
 
-    def _exchange(self, path: str, entry: Entry | None) -> None:
-        place = self.place.folder / path
+    def _laid_out(self, path: str, entry: Entry | None) -> Path | None:
+        """A new file's bytes and mode, ready to be moved; None for one that goes."""
         if entry is None:
-            place.unlink(missing_ok=True)
-            return
-        place.parent.mkdir(parents=True, exist_ok=True)
+            return None
+        place = self.place.folder / path
         mode = place.stat().st_mode if place.exists() else None
         # Beside the records, not beside the file: a kill must leave nothing in the user's folder.
-        fresh = self.place.work / f"{NOTE_NAME}.file"
+        fresh = self.place.work / FRESH_NAME / path
+        fresh.parent.mkdir(parents=True, exist_ok=True)
         with fresh.open("wb") as file:
             file.write(self.git.blob(entry.oid))
             file.flush()
@@ -99,8 +106,28 @@ class MainTree:
             fresh.chmod(mode & 0o7777)
         elif entry.mode == EXECUTABLE:
             fresh.chmod(0o755)
-        os.replace(fresh, place)
-        sync_folder(place.parent)
+        return fresh
+
+    def _exchange(self, moves: list[tuple[Path | None, str]]) -> None:
+        """Put files in place, all of them even if we are killed. Raises WorkspaceError."""
+        orders = [[fresh and str(fresh), str(self.place.folder / path)] for fresh, path in moves]
+        process = subprocess.Popen(  # not `run`, which kills it at Ctrl-C
+            [sys.executable, "-I", "-S", str(EXCHANGE)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=os.name == "posix",  # what is sent to our group isn't meant for it
+        )
+        _, errors = process.communicate(json.dumps(orders).encode())
+        if process.returncode:
+            said = errors.decode(errors="replace").strip() or f"status {process.returncode}"
+            raise WorkspaceError(
+                f"can't put the champion's files into {self.place.folder}: {said}",
+                "make them writable, close what holds them open, and start again: it goes on there",
+            )
+        for folder in {(self.place.folder / path).parent for _, path in moves}:
+            sync_folder(folder)
+        shutil.rmtree(self.place.work / FRESH_NAME, ignore_errors=True)
 
     def _artifacts(self, commit: str) -> dict[str, Entry]:
         """What a commit has of them."""

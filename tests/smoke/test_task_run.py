@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,9 +71,14 @@ def make(tmp_path: Path) -> Callable[..., Path]:
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Every file of the user's, by content."""
+    """Every file of the user's: its mode, the time of its last change, and its content."""
+
+    def facts(path: Path) -> str:
+        status, digest = path.lstat(), hashlib.sha256(path.read_bytes()).hexdigest()
+        return f"{status.st_mode:o} {status.st_mtime_ns} {digest}"
+
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(folder)): facts(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.relative_to(folder).parts[0] != "work"
     }
@@ -339,38 +340,6 @@ def test_other_files_that_change_make_other_scores(make, capsys):
     first, second = trials(folder)[1:]
     assert first.score_id != second.score_id and second.score == 25.0
     assert [r.score for r in second.champion_replicates][:1] == [20.0], "measured anew"
-
-
-KILL_AFTER = (0.0, 0.005, 0.02, 0.08, 0.4)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="kill -9 is POSIX")
-def test_kill_at_any_time_leaves_the_tree_before_or_after_a_keep(make, capsys):
-    both = (
-        "n = int(Path('a.txt').read_text()) + 1; "
-        "[Path(p).write_text(str(n) + chr(10)) for p in ('a.txt', 'b.txt')]"
-    )
-    folder = make(edit=both, b__txt="1\n")
-    command = [sys.executable, "-m", "autoresearch.cli", "task", "run", str(folder), "--json"]
-    for seconds in KILL_AFTER:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        assert process.stdout is not None
-        # The line is printed once the ledger has the keep, before git and the files follow.
-        decided = next(line for line in process.stdout if '"decided"' in line)
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
-        process.stdout.close()
-        process.wait()
-        assert json.loads(decided)["trial"]["status"] == "keep"
-        with TaskStudy.write(folder / "task.yaml") as study:
-            state = study.loop.state
-            score = state.trials[state.champion or 0].score
-            assert study.workspace.kept(state.champion or 0) or state.champion == 0
-        texts = {(folder / name).read_text() for name in ("a.txt", "b.txt")}
-        assert texts == {f"{int(score or 0) // 20}\n"}, "as the ledger says"
-    assert len(trials(folder)) >= len(KILL_AFTER)
 
 
 def test_the_commands_of_a_study_work_on_a_task(make, capsys):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from autoresearch.engine.errors import UncommittedChanges
 from autoresearch.engine.git import Entry, open_repository
+from autoresearch.taskfile.exchange import exchange
 from autoresearch.taskfile.files import Place
 from autoresearch.taskfile.model import load
 from autoresearch.taskfile.repository import Repository
-from autoresearch.taskfile.tree import MainTree
+from autoresearch.taskfile.tree import EXCHANGE, MainTree
 
 TASK = """\
 id: demo
@@ -76,37 +80,40 @@ def test_a_link_in_place_of_an_artifact_is_not_followed(tree, tmp_path):
     assert (main.place.folder / "other.md").read_text() == "mine"
 
 
-@pytest.mark.parametrize("step", range(1, 12))
-def test_a_move_that_is_cut_is_finished_later(step, tree, monkeypatch):
+@pytest.mark.parametrize("done", range(5))
+def test_a_move_of_which_some_was_done_is_finished_later(done, tree, monkeypatch):
     main, better = tree
-    left = step
-    real_replace, real_unlink = os.replace, Path.unlink
 
-    def replace(*names):
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise KeyboardInterrupt
-        real_replace(*names)
-
-    def unlink(self, missing_ok=False):
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise KeyboardInterrupt
-        real_unlink(self, missing_ok=missing_ok)
+    def cut(self, moves):
+        exchange([[fresh, self.place.folder / path] for fresh, path in moves[:done]])
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", replace)
-        patch.setattr(Path, "unlink", unlink)
-        try:
+        patch.setattr(MainTree, "_exchange", cut)
+        with pytest.raises(KeyboardInterrupt):
             main.follow(better)
-        except KeyboardInterrupt:
-            cut = True
-        else:
-            cut = False
-    assert cut or step > 6, "a note, three files, one removal, a note"
-    assert main.recover() == ""
-    assert texts(main) in (OLD, NEW)
-    assert main.follow(better) == "" and texts(main) == NEW
-    assert not list(main.place.folder.glob("*.new")), "nothing is left in the user's folder"
+    assert (texts(main) == NEW) == (done == 4), "two files, one removal, a new file"
+    assert main.recover() == "" and texts(main) == NEW
+    assert main.follow(better) == "" and not (main.place.work / "tree.new").exists()
+
+
+def test_orders_that_were_cut_short_move_nothing(tree):
+    main, _ = tree
+    orders = json.dumps([[None, str(main.place.folder / "a.txt")]]).encode()
+    command = [sys.executable, "-I", "-S", str(EXCHANGE)]
+    assert subprocess.run(command, input=orders[:-1], capture_output=True).returncode
+    assert texts(main) == OLD
+    assert subprocess.run(command, input=orders, capture_output=True).returncode == 0
+    assert "a.txt" not in texts(main)
+
+
+def test_what_cant_be_put_in_place_is_told_and_done_later(tree):
+    main, better = tree
+    (main.place.folder / "new.txt").mkdir()
+    assert main.follow(better) == "new.txt was edited meanwhile"
+    (main.place.folder / "new.txt").rmdir()
+    (main.place.work / "tree.new").write_text("in the way")
+    with pytest.raises(OSError):
+        main.follow(better)
+    (main.place.work / "tree.new").unlink()
+    assert main.recover() == "" and texts(main) == NEW
