@@ -1,6 +1,7 @@
 """Search over constants: edits literals in place, stays valid, learns, resumes."""
 
 import dataclasses
+import math
 import random
 from pathlib import Path
 
@@ -144,16 +145,12 @@ def test_resumes_from_the_ledger_and_is_deterministic(tmp_path):
 
 def objective(constants) -> float:
     """Lowest at MATRIX_LR 0.02 and DEPTH 6; worse with the distance."""
-    import math
-
     return math.log(constants["MATRIX_LR"] / 0.02) ** 2 + 0.05 * (constants["DEPTH"] - 6) ** 2
 
 
 @pytest.mark.parametrize("method", ["tpe", "cmaes"])
 def test_finds_better_constants(tmp_path, method):
     source, only = SOURCE, ["MATRIX_LR", "DEPTH"]
-    if method == "cmaes":
-        source, only = SOURCE.replace("DEPTH = 8", "DEPTH = 8.0"), ["MATRIX_LR", "DEPTH"]
     proposer = SearchProposer(only=only, method=method, seed=1)
     champion = start = objective(constants_of(source))
     rng = random.Random(0)
@@ -171,6 +168,50 @@ def test_finds_better_constants(tmp_path, method):
         if kept:
             source, champion = text, score
     assert champion < 0.1 * start
+
+
+MIXED = """DEPTH = 8
+DEVICE_BATCH_SIZE = 16
+MATRIX_LR = 0.04
+ROPE_STEPS = 100
+TIED = True
+"""
+MIXED_HINTS = {"DEPTH": Range(2, 12), "ROPE_STEPS": Range(10, 1000, log=True)}
+
+
+def test_cma_es_searches_the_numbers_among_other_constants():
+    """By itself once there are results enough; values are valid, TPE goes on beside it."""
+    constants = constants_of(MIXED)
+    proposer = SearchProposer(MIXED_HINTS, seed=3)
+    tried, losses = [], []
+    for number in range(1, 121):
+        changes = proposer.suggest(constants, number)
+        tried.append({name: value for name, _, value in changes})
+        losses.append(mixed_objective({**constants, **tried[-1]}) - mixed_objective(constants))
+        proposer.observe(trial(number, describe(changes), delta=losses[-1]))
+    for values in tried:
+        steps, depth = values.get("ROPE_STEPS", 100), values.get("DEPTH", 8)
+        assert isinstance(steps, int) and 25 <= steps <= 400
+        assert isinstance(depth, int) and 2 <= depth <= 12
+        assert values.get("DEVICE_BATCH_SIZE", 16) in (4, 8, 16, 32, 64)
+        assert 0.01 <= values.get("MATRIX_LR", 0.04) <= 0.16
+    sizes = [len(values) for values in tried]
+    assert max(sizes[:40]) <= 3, "TPE changes few at a time"
+    assert sum(size > 3 for size in sizes[40:]) > 8, "CMA-ES all, though some come out as before"
+    assert sum(size == 1 for size in sizes[40:]) > 3, "TPE"
+    assert len({values.get("DEPTH") for values in tried[80:]}) > 1, "integers keep moving"
+    late, early = (sorted(part)[len(part) // 2] for part in (losses[90:], losses[40:70]))
+    assert late < early - 0.3, (late, early)
+
+
+def mixed_objective(values) -> float:
+    """Lowest at DEPTH 6, batches of 32, MATRIX_LR 0.02 and ROPE_STEPS 200."""
+    return (
+        0.05 * (values["DEPTH"] - 6) ** 2
+        + math.log2(values["DEVICE_BATCH_SIZE"] / 32) ** 2 / 4
+        + math.log(values["MATRIX_LR"] / 0.02) ** 2
+        + math.log(values["ROPE_STEPS"] / 200) ** 2
+    )
 
 
 def test_learns_to_avoid_what_crashes(tmp_path):
@@ -231,8 +272,8 @@ def test_options_are_checked():
         SearchProposer(method="grid")
     with pytest.raises(ProposerOptions):
         SearchProposer(max_changes=9)
-    with pytest.raises(ProposerOptions, match="floats"):
-        SearchProposer(method="cmaes").suggest({"DEPTH": 8, "LR": 0.1})
+    with pytest.raises(ProposerOptions, match="2 to 6 numbers to search"):
+        SearchProposer(method="cmaes").suggest({"TIED": True, "LR": 0.1})
 
 
 def test_a_request_is_frozen(tmp_path):

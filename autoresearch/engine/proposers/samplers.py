@@ -61,9 +61,14 @@ def tpe(
     return draw
 
 
+def numeric(space: Mapping[str, Dimension]) -> dict[str, Dimension]:
+    """The part of a space that has an order and a distance, which is what CMA-ES can search."""
+    return {name: item for name, item in space.items() if item.kind != "choice"}
+
+
 def fits_cmaes(space: Mapping[str, Dimension]) -> bool:
-    """Whether CMA-ES can search this space: a few constants, all floats."""
-    return 2 <= len(space) <= CMAES_MOST and all(d.kind == "float" for d in space.values())
+    """Whether CMA-ES can search the numeric part of this space: a few constants."""
+    return 2 <= len(numeric(space)) <= CMAES_MOST
 
 
 def draw_cmaes(
@@ -72,69 +77,95 @@ def draw_cmaes(
     outcomes: Sequence[Outcome],
     seed: int,
 ) -> Iterator[dict[str, Any]]:
-    """Points of CMA-ES around the champion, over all constants of the space at once, endlessly.
+    """Points of CMA-ES around the champion, over all numeric constants at once, endlessly.
 
-    Generations are told again from the results against this champion, whole ones only. Failed and
-    pruned trials rank last.
+    Integers and powers of two are rounded, and a margin keeps them from freezing at one value
+    (CMA-ES with margin, arXiv:2205.13482). Generations are told again from the results against
+    this champion, whole ones only. Failed and pruned trials rank last.
     """
     import cmaes
     import numpy as np
 
-    names = list(space)
-    scales = [_Scale.of(space[name], constants[name]) for name in names]
-    pairs = list(zip(names, scales, strict=True))
-    optimizer = cmaes.CMA(
-        mean=np.array([scale.unit(constants[name]) for name, scale in pairs]),
+    scales = {name: _Scale.of(item, constants[name]) for name, item in numeric(space).items()}
+    optimizer = cmaes.CMAwM(
+        mean=np.array([scale.unit(constants[name]) for name, scale in scales.items()]),
         sigma=CMAES_SIGMA,
-        bounds=np.array([[0.0, 1.0]] * len(names)),
+        bounds=np.array([[0.0, 1.0]] * len(scales)),
+        steps=np.array([scale.step for scale in scales.values()]),
         seed=seed,
     )
-    told: list[tuple[Any, float | None]] = []
-    for outcome in outcomes:
-        values = {name: new for name, _, new in outcome.changes}
-        known = outcome.state != "ignored" and set(values) == set(names)
-        if known and all(old == constants[name] for name, old, _ in outcome.changes):
-            point = np.array([scale.unit(values[name]) for name, scale in pairs])
-            told.append((point, outcome.loss if outcome.state == "complete" else None))
+    told = [
+        (np.array([scale.unit(values[name]) for name, scale in scales.items()]), loss)
+        for values, loss in _whole_points(outcomes, constants, numeric(space))
+    ]
     worst = max((loss for _, loss in told if loss is not None), default=0.0) + 1.0
     ranked = [(point, worst if loss is None else loss) for point, loss in told]
     size = optimizer.population_size
     for start in range(0, len(ranked) - size + 1, size):
         optimizer.tell(ranked[start : start + size])
     while True:
-        point = optimizer.ask()
-        drawn = zip(pairs, point, strict=True)
-        yield {name: space[name].decode(scale.value(unit)) for (name, scale), unit in drawn}
+        point, _ = optimizer.ask()
+        drawn = zip(scales.items(), point, strict=True)
+        yield {name: scale.value(unit) for (name, scale), unit in drawn}
+
+
+def _whole_points(
+    outcomes: Sequence[Outcome], constants: Mapping[str, Any], space: Mapping[str, Dimension]
+) -> Iterator[tuple[dict[str, Any], float | None]]:
+    """Values of all of `space` with the loss, None for none: what changed every float in it.
+
+    An integer that a point has in common with the champion stands in no description.
+    """
+    floats = {name for name, item in space.items() if item.kind == "float"}
+    for outcome in outcomes:
+        changed = {name: new for name, _, new in outcome.changes}
+        known = outcome.state != "ignored" and floats <= set(changed) <= set(space)
+        if known and all(old == constants[name] for name, old, _ in outcome.changes):
+            values = {name: changed.get(name, constants[name]) for name in space}
+            yield values, outcome.loss if outcome.state == "complete" else None
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """A neighbourhood mapped to 0..1, on the dimension's own scale."""
+    """A neighbourhood mapped to 0..1, on the dimension's own scale. `step` of integers, else 0."""
 
+    dimension: Dimension
     low: float
     high: float
     log: bool
+    step: float = 0.0
 
     @classmethod
     def of(cls, dimension: Dimension, value: Any) -> _Scale:
         bounds = dimension.around(value)
         if bounds is None:
             raise ValueError(f"{dimension.name} has no neighbourhood around {value}")
-        return cls(float(bounds["low"]), float(bounds["high"]), dimension.log)
+        low, high = float(bounds["low"]), float(bounds["high"])
+        if dimension.kind == "float":
+            return cls(dimension, low, high, dimension.log)
+        if dimension.kind == "int" and dimension.log:  # its steps are uneven on this scale
+            return cls(dimension, low - 0.5, high + 0.5, True)
+        return cls(dimension, low, high, False, 1 / (high - low))
 
-    def unit(self, value: float) -> float:
-        """0 at the low end, 1 at the high one."""
+    def unit(self, value: Any) -> float:
+        """0 at the low end, 1 at the high one; a value outside counts as the nearest inside."""
+        parameter = float(self.dimension.encode(value) or 0)
+        parameter = min(max(parameter, self.low), self.high)
         if self.log:
-            return (math.log(value) - math.log(self.low)) / (
-                math.log(self.high) - math.log(self.low)
-            )
-        return (value - self.low) / (self.high - self.low)
+            return math.log(parameter / self.low) / math.log(self.high / self.low)
+        return (parameter - self.low) / (self.high - self.low)
 
-    def value(self, unit: float) -> float:
-        """The inverse of `unit`."""
+    def value(self, unit: float) -> Any:
+        """The inverse of `unit`, as the constant has it."""
+        unit = min(max(float(unit), 0.0), 1.0)
         if self.log:
-            return float(self.low * (self.high / self.low) ** float(unit))
-        return float(self.low + float(unit) * (self.high - self.low))
+            parameter = self.low * (self.high / self.low) ** unit
+        else:
+            parameter = self.low + unit * (self.high - self.low)
+        if self.dimension.kind != "float":
+            inside = min(max(parameter, math.ceil(self.low)), math.floor(self.high))
+            parameter = round(inside)
+        return self.dimension.decode(parameter)
 
 
 def _distribution(dimension: Dimension, value: Any) -> optuna.distributions.BaseDistribution:

@@ -5,8 +5,9 @@
 Each proposal changes one to three constants of the champion to values in their neighbourhood, so
 its effect can be told from the rest; which ones is drawn, with a liking for those that are new
 or have helped. Optuna's TPE draws the values from all effects seen (candidate minus champion):
-pruned trials count as bad, crashed ones as worse. Where a search has a few floats alone, CMA-ES
-over them all can follow (`method="auto"`, after 40 results) or be asked for (`method="cmaes"`).
+pruned trials count as bad, crashed ones as worse. Where a search has few numbers, CMA-ES over them
+all follows (`method="auto"`, after 40 results) or can be asked for (`method="cmaes"`). What is no
+number stays with TPE, whose share of the proposals is then what it has of the constants.
 
 There is no state but the trials observed: what a trial changed stands in its description
 ("DEPTH: 8 -> 6; MATRIX_LR: 0.04 -> 0.05"), so a search resumes from the ledger and is
@@ -42,6 +43,7 @@ from autoresearch.engine.proposers.samplers import (
     Outcome,
     draw_cmaes,
     fits_cmaes,
+    numeric,
     tpe,
 )
 from autoresearch.engine.proposers.space import Dimension, Hint, build_space
@@ -180,7 +182,7 @@ class SearchProposer:
         if not space:
             return ()
         rng = random.Random(self._derive(seed))
-        if self._wants_cmaes(space):
+        if self._wants_cmaes(space) and rng.random() * len(space) < len(numeric(space)):
             candidates = draw_cmaes(space, constants, self._outcomes, rng.randrange(2**31))
         else:
             draw = tpe(space, constants, self._outcomes, rng.randrange(2**31))
@@ -250,7 +252,7 @@ class SearchProposer:
         fits = fits_cmaes(space)
         if self._method == "cmaes" and not fits:
             raise ProposerOptions(
-                f"CMA-ES needs 2 to {CMAES_MOST} constants, all floats; this search has "
+                f"CMA-ES needs 2 to {CMAES_MOST} numbers to search; this search has "
                 + ", ".join(f"{name} ({item.kind})" for name, item in space.items()),
                 "name them with `only`, or use method tpe",
             )
