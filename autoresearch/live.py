@@ -91,6 +91,11 @@ def doing(document: Mapping[str, Any]) -> list[str]:
     return [_plain(line) for line in lines if line]
 
 
+def warning_of(document: Mapping[str, Any]) -> str:
+    """What the loop warned of in the trial under way, the latest, or ""."""
+    return _plain(str(document["now"].get("trial", {}).get("warning") or ""))
+
+
 def one_line_of(document: Mapping[str, Any]) -> str:
     """All of it in a line of plain text."""
     champion = document["champion"]
@@ -190,9 +195,9 @@ def _running(document: Mapping[str, Any], console: Console) -> RenderableType:
         bar = Table.grid(padding=(0, 2), pad_edge=False)
         bar.add_row(ProgressBar(total=total, completed=done, width=width // 2), words)
         lines += [bar, _text(describe(run), no_wrap=True), *_curves(document, width, console)]
-    warning = now.get("trial", {}).get("warning")
+    warning = warning_of(document)
     if warning:
-        lines.append(_text(_plain(warning), style="yellow"))
+        lines.append(_text(warning, style="yellow"))
     return Group(*lines)
 
 

@@ -111,8 +111,25 @@ def together(kept: Sequence[Trial]) -> float:
 def show_kept(out: Output, metric: str, kept: Sequence[Trial]) -> None:
     """The champions in order, and what they came to together."""
     show_trials(out, kept)
-    if len(kept) > 1:
-        out.say(f"{metric}: {together(kept):+.4f} by {len(kept) - 1} kept, together")
+    if kept:
+        out.say(verdict(metric, kept))
+
+
+def verdict(metric: str, kept: Sequence[Trial]) -> str:
+    """A lineage in a sentence: which is best, by how much, and how sure that is."""
+    first, best, steps = kept[0], kept[-1], len(kept) - 1
+    if not steps:
+        return f"Best: the baseline, {metric} {number(first.score)}. Nothing tried beat it."
+    gain = together(kept)
+    share = f" ({abs(gain / first.score):.1%})" if first.score else ""
+    which = f"Best: trial {best.id}, {metric} {number(best.score)}"
+    words = f"{which}: {gain:+.4f}{share} against the baseline"
+    sure = [trial.confidence for trial in kept[1:] if trial.confidence is not None]
+    each = f", in {steps} steps" if steps > 1 else ""
+    if len(sure) == steps:
+        each += f", {'each ' if each else ''}decided with {min(sure):.1%} confidence"
+        each += " or more" if steps > 1 else ""
+    return f"{words}{each}."
 
 
 def sparkline(curve: Sequence[tuple[float, float]], width: int = 60, encoding: str = "") -> str:

@@ -30,6 +30,11 @@ def there(folder: Path) -> str:
     return "" if folder == Path(".") else f" --dir {shlex.quote(str(folder))}"
 
 
+def in_git(folder: Path) -> str:
+    """What git needs to work in the same folder: ` -C FOLDER`, or "" for this one."""
+    return "" if folder == Path(".") else f" -C {shlex.quote(str(folder))}"
+
+
 def go_on(folder: Path) -> str:
     """The command that goes on with the study of a folder."""
     if holds_task(folder):

@@ -9,6 +9,7 @@ It is made of files alone: the ledger, who writes it (its holder), and `now.json
 from __future__ import annotations
 
 import datetime
+import socket
 import statistics
 import time
 from collections.abc import Iterator, Mapping
@@ -122,7 +123,17 @@ def _writer(study: AnyStudy) -> tuple[str | None, bool]:
     if holder is None:
         return None, False
     alive = holder.alive() is not False  # another machine's can't be known
-    return (str(holder) if alive else None), not alive
+    return (_running(holder, study) if alive else None), not alive
+
+
+def _running(holder: Holder, study: AnyStudy) -> str:
+    """`autoresearch run --hours 8  (process 4256, since 2026-03-05 23:10)`, in local time."""
+    began = datetime.datetime.fromisoformat(holder.started_at).astimezone()
+    place = "" if holder.host == socket.gethostname() else f" on {holder.host}"
+    if holder.folder and Path(holder.folder) != study.root.resolve():
+        place += f" in {holder.folder}"
+    _, _, arguments = holder.command.partition(" ")  # the first word is where Python found it
+    return f"autoresearch {arguments}  (process {holder.pid}{place}, since {began:%Y-%m-%d %H:%M})"
 
 
 # -- how fast, and until when --------------------------------------------------------------------

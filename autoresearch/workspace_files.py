@@ -12,6 +12,7 @@ was read:
     .gemini/settings.json    Gemini CLI, "Configuration": tools.core is an allow list
     .qwen/settings.json      Qwen Code, "Settings": permissions.allow and permissions.deny
     .cursor/cli.json         Cursor CLI, "Permissions": Shell(), Read(), Write()
+                             (Shell() knows a command's first word alone)
     opencode.json            OpenCode, "Permissions": the last matching rule wins
     .aider.conf.yml          aider, "YAML config file"
     .goosehints              goose, which also reads AGENTS.md

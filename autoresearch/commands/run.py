@@ -98,7 +98,7 @@ def command(
             study.on_event = counting_costs(study.on_event, budget, study.loop)
             with stopping(study.loop, out):
                 reason = study.loop.run(proposer, budget)
-    show_end(out, study, reason)
+    show_end(out, study, reason, folder)
 
 
 def read_options(given: tuple[str, ...]) -> dict[str, Any]:
@@ -157,19 +157,25 @@ def stopping(loop: Loop, out: Output) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def show_end(out: Output, study: Study, reason: str) -> None:
+def show_end(out: Output, study: Study, reason: str, folder: Path) -> None:
     """Why it ended, the ideas that were kept, and what to do next."""
+    from autoresearch.opening import in_git, there
+
     ended = show_ended(out, study, reason)
-    best = ended["champion"] or 0
-    out.result(
-        ended,
-        then=[
-            "autoresearch results         every trial",
-            f"autoresearch show {best}          what the champion is and why",
-            "autoresearch export          its train.py and a patch per kept idea",
-            "autoresearch run --hours 8   go on",
-        ],
-    )
+    at, best = there(folder), ended["champion"]
+    steps = [
+        (f"autoresearch results{at}", "every trial"),
+        (f"autoresearch run --hours 8{at}", "go on"),
+    ]
+    if len(ended["kept"]) > 1:
+        steps[:0] = [
+            (f"git{in_git(folder)} switch {study.workspace.branch}", "take it: a commit per idea"),
+            (f"autoresearch export{at}", "or its train.py, and a patch with evidence per idea"),
+            (f"autoresearch show {best}{at}", "what the last one is and why it was kept"),
+            (f"autoresearch verify --fresh-seeds 5{at}", "the gain to quote: measured anew"),
+        ]
+    width = max(len(command) for command, _ in steps)
+    out.result(ended, then=[f"{command:<{width}}   {what}" for command, what in steps])
 
 
 def show_ended(out: Output, study: AnyStudy, reason: str) -> dict[str, Any]:

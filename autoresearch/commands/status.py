@@ -63,7 +63,7 @@ def next_steps(document: dict[str, Any], folder: Path) -> list[str]:
 def show(out: Output, document: dict[str, Any]) -> None:
     """The document as lines."""
     from autoresearch.console import describe, left_words
-    from autoresearch.live import doing, extent, rows
+    from autoresearch.live import doing, extent, rows, warning_of
 
     lines = [*rows(document), ("running", document["running"] or "nothing")]
     if document["killed"]:
@@ -75,6 +75,8 @@ def show(out: Output, document: dict[str, Any]) -> None:
     run = document["now"].get("run", {})
     if document["now"].get("phase") == "training":
         at.append("  ".join(filter(None, (describe(run), left_words(run)))))
+    warning = warning_of(document)
+    at += [f"warning: {warning}"] if warning else []
     names = ["now", *[""] * len(at)]
     out.facts([*lines, *zip(names, at, strict=False)])
 

@@ -81,7 +81,7 @@ def test_a_night_of_search(workspace: Path, capsys) -> None:
     assert code == 0, err
     lines = [line for line in out.splitlines() if line.startswith("trial ")]
     assert len(lines) == 5 and "baseline" in lines[0], "a line per decision and no more"
-    assert "Ended: 4 trials done" in out and "autoresearch export" in out
+    assert "Ended: 4 trials done" in out and "Best: " in out and "autoresearch results" in out
     assert git("status", "--porcelain") == "" and git("branch", "--show-current") == "main"
     table = (workspace / "results.tsv").read_text().splitlines()
     assert table[0].split("\t") == ["commit", "val_bpb", "memory_gb", "status", "description"]
@@ -370,6 +370,21 @@ def test_results_status_show_and_log(studied: Path, capsys) -> None:
     assert "from the candidate" in out and "\x1b" not in out
     code, _, err = run(capsys, "show", "9")
     assert code == 2 and "0 to 4" in err
+
+
+def test_the_end_of_a_run_says_what_was_found_and_how_to_take_it(studied: Path, capsys) -> None:
+    code, out, err = run(capsys, "run", "--trials", "1")
+    assert code == 0, err
+    best = json.loads(run(capsys, "status", "--json")[1])["champion"]
+    said = next(line for line in out.splitlines() if line.startswith("Best: "))
+    assert said.startswith(f"Best: trial {best['id']}, val_bpb {best['score']:.6f}: ")
+    assert f"{best['gain']:+.4f}" in said and "decided with" in said
+    steps = out[out.index("\nNext") :]
+    branch = git("branch", "--list", "autoresearch/*", "--format=%(refname:short)")
+    for step in (f"git switch {branch} ", "autoresearch export ", "verify --fresh-seeds 5 "):
+        assert step in steps, steps
+    out = run(capsys, "run", "--trials", "1", "--dir", studied)[1]
+    assert f"git -C {studied} switch {branch} " in out
 
 
 def test_undo_is_recorded_and_can_be_undone(studied: Path, capsys) -> None:

@@ -156,6 +156,20 @@ def test_evidence_lists_the_runs_that_the_decision_knew() -> None:
     assert "seed 6:" in evidence(SimpleNamespace(state=state), late)
 
 
+def test_a_lineage_in_a_sentence() -> None:
+    first = trial(0, score=2.0)
+    assert "the baseline, val_bpb 2.000000. Nothing" in narration.verdict("val_bpb", [first])
+    kept = trial(3, score=1.9, delta=-0.11, confidence=0.987)
+    said = narration.verdict("val_bpb", [first, kept])
+    assert said.startswith("Best: trial 3, val_bpb 1.900000: -0.1100 (5.5%) against the baseline")
+    assert said.endswith(", decided with 98.7% confidence.")
+    more = [first, kept, trial(7, score=1.8, delta=-0.09, confidence=0.9991)]
+    said = narration.verdict("val_bpb", more)
+    assert "-0.2000 (10.0%)" in said and "in 2 steps, each decided with 98.7% confidence or" in said
+    unsure = narration.verdict("val_bpb", [first, trial(3, score=1.9, delta=-0.11)])
+    assert "confidence" not in unsure, "greedy states none"
+
+
 def test_results_of_thousands_of_trials(ledger: Ledger, capsys, monkeypatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda fd: None)
     with ledger:

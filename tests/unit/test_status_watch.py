@@ -141,7 +141,8 @@ def test_a_killed_loop_is_told_from_one_that_ended(ledger: Ledger, workspace: Pa
     assert look()["running"] is None and look()["killed"] is False
     holder = workspace / "results.jsonl.holder"
     with ledger:
-        assert "process" in look()["running"]
+        running = look()["running"]
+        assert f"(process {os.getpid()}, since 20" in running and str(workspace) not in running
         left = json.loads(holder.read_text())
     holder.write_text(json.dumps({**left, "process_started": 1.0}))
     assert (look()["running"], look()["killed"]) == (None, True)
@@ -241,6 +242,9 @@ def test_what_only_training_has_is_left_out_before(ledger: Ledger, workspace: Pa
 def test_a_pause_says_why_and_until_when(ledger: Ledger, workspace: Path, capsys) -> None:
     with ledger:
         now = at_work(workspace)
+        now.take("warning", {"message": "disturbed, measured again: other processes"})
+        assert cli.run(["status"]) == 0
+        assert "warning: disturbed, measured again" in words(capsys.readouterr().out)
         before = time.localtime(time.time() + 60)
         now.take("pause", {"seconds": 60.0, "reason": "3 crashes in a row (killed)"})
         assert cli.run(["status"]) == 0
