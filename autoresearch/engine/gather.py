@@ -36,6 +36,7 @@ class Gatherer:
         self._git = git
         self._scratch = scratch
         self._digests: dict[tuple[str, str], str] = {}
+        self._shown: dict[tuple[str, str], bytes | None] = {}  # of the latest base alone
         self._modes = git.maybe("config", "--type=bool", "core.fileMode") != "false"
 
     def from_folder(self, folder: Path, base: str, task: Task) -> Change:
@@ -185,10 +186,15 @@ class Gatherer:
 
     def _filtered(self, base: str, path: str) -> bytes | None:
         """What a checkout shows of a file; None if a filter fails."""
-        try:
-            return self._git.run("cat-file", "--filters", f"{base}:{path}", config=AS_STORED)
-        except GitFailed:
-            return None
+        key = (base, path)
+        if key not in self._shown:
+            self._shown = {old: data for old, data in self._shown.items() if old[0] == base}
+            try:
+                shown = self._git.run("cat-file", "--filters", f"{base}:{path}", config=AS_STORED)
+            except GitFailed:
+                shown = None
+            self._shown[key] = shown
+        return self._shown[key]
 
     # -- all together ----------------------------------------------------------------------------
 

@@ -217,16 +217,12 @@ class Git:
 
         Uses an index in `scratch`.
         """
+        wanted = {**self.tree(base), **entries}
+        lines = [f"{entry.mode} {entry.oid}\t{path}" for path, entry in wanted.items() if entry]
+        data = b"".join(os.fsencode(line) + b"\0" for line in lines)
         with temporary_index(scratch) as environment:
-            self("read-tree", base, environment=environment, config=_PASSING)
-            zero = "0" * len(base)
-            lines = [
-                f"{entry.mode} {entry.oid}\t{path}" if entry else f"0 {zero}\t{path}"
-                for path, entry in entries.items()
-            ]
-            data = b"".join(os.fsencode(line) + b"\0" for line in lines)
-            update = ("update-index", "-z", "--index-info")
-            self(*update, data=data, environment=environment, config=_PASSING)
+            fill = ("update-index", "-z", "--index-info")
+            self(*fill, data=data, environment=environment, config=_PASSING)
             return self("write-tree", environment=environment).strip()
 
     def write_commit(self, tree: str, parent: str, message: str, when: str | None = None) -> str:
