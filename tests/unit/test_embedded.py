@@ -14,6 +14,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from prepare import embedded
@@ -180,34 +181,48 @@ def test_floor_is_in_the_range_of_easy_natural_text(split_texts: tuple[str, str,
     assert entropy_per_byte(stories(9, 400_000)) == pytest.approx(split_texts[2], rel=0.06)
 
 
-def witten_bell(train: Sequence, test: Sequence, alphabet: int, order: int) -> list[float]:
+def witten_bell(train: np.ndarray, test: np.ndarray, alphabet: int, order: int) -> list[float]:
     """Total bits of `test` under interpolated n-gram models of order 0 to `order`.
 
     p_k(s|c) = (n(c s) + t(c) p_k-1(s|c')) / (n(c) + t(c)), t the number of kinds that followed c
-    (Bell, Cleary, Witten: Text Compression, 1990); p_-1 is uniform over the alphabet.
+    (Bell, Cleary, Witten: Text Compression, 1990); p_-1 is uniform over the alphabet. Symbols are
+    small integers; contexts of each length get numbers, those of length k + 1 from those of k.
     """
-    counts: list[dict] = [defaultdict(lambda: defaultdict(int)) for _ in range(order + 1)]
+    both = np.concatenate([train, test]).astype(np.int64)
+    context = np.zeros(len(both), np.int64)
+    asked = np.arange(len(train) + order, len(both))
+    p, bits = np.full(len(asked), 1.0 / alphabet), []
     for k in range(order + 1):
-        table = counts[k]
-        for i in range(k, len(train)):
-            table[train[i - k : i]][train[i]] += 1
-    totals = [{c: sum(after.values()) for c, after in table.items()} for table in counts]
-    bits = [0.0] * (order + 1)
-    for i in range(order, len(test)):
-        p = 1.0 / alphabet
-        for k in range(order + 1):
-            context = test[i - k : i]
-            after = counts[k].get(context)
-            if after:
-                kinds, total = len(after), totals[k][context]
-                p = (after.get(test[i], 0) + kinds * p) / (total + kinds)
-            bits[k] -= math.log2(p)
+        grams, gram = np.unique(context * (both.max() + 1) + both, return_inverse=True)
+        parents = np.zeros(len(grams), np.int64)
+        parents[gram] = context
+        counts = np.bincount(gram[k : len(train)], minlength=len(grams))
+        totals = np.bincount(parents, counts)[context[asked]]
+        kinds = np.bincount(parents, counts > 0)[context[asked]]
+        mixed = (counts[gram[asked]] + kinds * p) / np.maximum(totals + kinds, 1)
+        p = np.where(totals > 0, mixed, p)
+        bits.append(-float(np.log2(p).sum()))
+        context = np.concatenate([[len(grams)], gram[:-1]])  # nothing comes before the first
     return bits
+
+
+def numbered(*texts: Sequence) -> list[np.ndarray]:
+    """The texts' symbols as small integers, the same one for the same symbol."""
+    numbers: dict = {}
+    return [np.array([numbers.setdefault(s, len(numbers)) for s in text]) for text in texts]
+
+
+def test_the_model_is_the_formula_of_the_book() -> None:
+    """By hand: after "abac" of three letters, "b" has p_0 = (1 + 3/3) / (4 + 3) and so on."""
+    bits = witten_bell(*numbered("abac", "ab"), 3, 1)
+    order_0 = (1 + 3 / 3) / (4 + 3)
+    order_1 = (1 + 2 * order_0) / (2 + 2)
+    assert bits == pytest.approx([-math.log2(order_0), -math.log2(order_1)])
 
 
 def test_no_byte_ngram_comes_near_the_floor(split_texts: tuple[str, str, float]) -> None:
     train, test, floor = split_texts
-    best = min(witten_bell(train, test, 128, 6)) / len(test)
+    best = min(witten_bell(*numbered(train, test), 128, 6)) / len(test)
     assert best > 1.5 * floor, f"best of orders 0 to 6: {best:.3f} bits per byte, floor {floor:.3f}"
 
 
@@ -218,7 +233,8 @@ def tokens(text: str) -> tuple[str, ...]:
 def test_no_word_ngram_comes_near_the_floor(split_texts: tuple[str, str, float]) -> None:
     """A word never seen costs the escape and one of 100,000: generous, as it is spelt for free."""
     train, test, floor = split_texts
-    best = min(witten_bell(tokens(train), tokens(test), 100_000, 5)) / len(test)
+    numbers = numbered(tokens(train), tokens(test))
+    best = min(witten_bell(*numbers, 100_000, 5)) / len(test)
     assert best > 1.5 * floor, f"best of orders 0 to 5: {best:.3f} bits per byte, floor {floor:.3f}"
 
 

@@ -10,7 +10,7 @@ from prepare import evaluate as evaluation
 from prepare.dataset import prepare_dataset
 from prepare.settings import Settings
 
-EVAL_BYTES = 50_000
+EVAL_BYTES = 20_000
 
 
 @pytest.mark.parametrize("name", ["tinystories-valid-head.txt", "multilingual-ud.txt"])
