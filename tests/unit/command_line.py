@@ -25,12 +25,17 @@ def make_fake_workspace(
     files: Mapping[str, str] = {},
 ) -> Path:
     """A workspace with `train` as its train.py, measured by `measure`; it is the current folder."""
-    monkeypatch.setattr(Pretraining, "measure", measure)
-    monkeypatch.setattr(backends, "select", lambda requested=None: None)
     usual = {"program.md": "be bold\n", "autoresearch.toml": Settings().dumps()}
     make_workspace(folder, {"train.py": train, **usual, **files}, "begin")
-    monkeypatch.chdir(folder)
+    enter_fake_workspace(folder, monkeypatch, measure)
     return folder
+
+
+def enter_fake_workspace(folder: Path, monkeypatch: pytest.MonkeyPatch, measure: Measure) -> None:
+    """Make one that was made before the current folder, measured by `measure`."""
+    monkeypatch.setattr(Pretraining, "measure", measure)
+    monkeypatch.setattr(backends, "select", lambda requested=None: None)
+    monkeypatch.chdir(folder)
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:

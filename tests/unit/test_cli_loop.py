@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
+from autoresearch import cli
 from autoresearch.commands.trial import EXIT_CODES
 from autoresearch.engine.constants import constants_of
 from autoresearch.engine.ledger import Ledger
@@ -18,7 +20,7 @@ from autoresearch.engine.trial import Failure, Replicate
 from autoresearch.pretraining import Pretraining
 from autoresearch.study import Study
 from prepare.settings import Settings
-from tests.unit.command_line import git, make_fake_workspace, run
+from tests.unit.command_line import enter_fake_workspace, git, make_fake_workspace, run
 
 SEED = """import prepare
 
@@ -336,18 +338,30 @@ def test_an_edit_on_another_commit_is_not_mixed_in(workspace: Path, capsys) -> N
 # -- looking, undoing, checking ----------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def study_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trials: 1 kept, 2 discarded, 3 kept, 4 crashed. Made once; each test gets a copy."""
+    place = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTORESEARCH_CACHE", str(place / "cache"))
+        folder = make_fake_workspace(place / "w", patch, measure, SEED)
+        for old, new in (
+            ("MATRIX_LR = 0.04", "MATRIX_LR = 0.05"),
+            ("MATRIX_LR = 0.05", "MATRIX_LR = 0.01"),
+            ("MATRIX_LR = 0.05", "MATRIX_LR = 0.07"),
+            ("MATRIX_LR = 0.07", "MATRIX_LR = 'crash'"),
+        ):
+            edit(folder, new, old)
+            cli.run(["trial", "-m", f"{new} it is", "--json"])
+    return folder
+
+
 @pytest.fixture
-def studied(workspace: Path, capsys) -> Path:
-    """Trials: 1 kept, 2 discarded, 3 kept, 4 crashed."""
-    for old, new in (
-        ("MATRIX_LR = 0.04", "MATRIX_LR = 0.05"),
-        ("MATRIX_LR = 0.05", "MATRIX_LR = 0.01"),
-        ("MATRIX_LR = 0.05", "MATRIX_LR = 0.07"),
-        ("MATRIX_LR = 0.07", "MATRIX_LR = 'crash'"),
-    ):
-        edit(workspace, new, old)
-        trial(capsys, f"{new} it is")
-    return workspace
+def studied(study_made: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "w"
+    shutil.copytree(study_made, folder, symlinks=True)
+    enter_fake_workspace(folder, monkeypatch, measure)
+    return folder
 
 
 def test_results_status_show_and_log(studied: Path, capsys) -> None:
@@ -470,6 +484,19 @@ def test_verify_sees_lines_and_refs_that_are_gone(studied: Path, capsys) -> None
     git("update-ref", "-d", f"refs/autoresearch/{tag}/start")
     code, out, _ = run(capsys, "verify")
     assert code == 0, out
+    for name in ("1", "2"):
+        git("update-ref", "-d", f"refs/autoresearch/{tag}/{name}")
+    git("gc", "--quiet", "--prune=now")
+    code, out, _ = run(capsys, "verify")
+    assert code == 3 and "the commits of trials 2 are gone" in out and "lacks trials 1;" in out
+    said: list[object] = []
+    with Study.write(
+        studied, on_event=lambda name, data: said.append(data.get("message"))
+    ) as study:
+        start = git("rev-parse", f"refs/autoresearch/{tag}/start")
+        assert start == study.state.trials[0].commit
+    assert any("lost the commits of trials 2:" in str(text) for text in said)
+    assert "lacks" not in run(capsys, "verify")[1]
 
 
 def test_verify_measures_the_gain_again_on_fresh_seeds(studied: Path, capsys) -> None:
