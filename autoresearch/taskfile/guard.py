@@ -3,11 +3,14 @@
 guard = Guard.of(place, task)
 guard.lay_out("scorer", folder)     # this is what runs; what lies on disk is not
 guard.tampered()                    # what changed on disk since it was last asked, or ""
+guard.leads_out(output)             # what a runner left for the scorer to follow, or ""
 """
 
 from __future__ import annotations
 
+import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from autoresearch.taskfile.model import TaskFile
 from autoresearch.taskfile.watch import Watch
 
 MAX_BYTES = 200_000_000
+MOST_LINKS = 40  # on one way, as Linux has it
 
 
 @dataclass
@@ -73,6 +77,52 @@ class Guard:
         self._prints = now
         return ", ".join(changed)
 
+    def leads_out(self, output: Path) -> str:
+        """What in a runner's folder would lead whoever reads it elsewhere, in words; "" if nothing.
+
+        A link to the scorer's own files, such as `../scorer-0/answers.json` or what lies behind
+        /proc/self/cwd, would make the right answers the candidate's. A pipe would never end. Links
+        to what no scorer has of its own, such as the system's Python, are as good as files.
+        """
+        root, task = Path(os.path.realpath(output)), Path(os.path.realpath(self.place.folder))
+        for parent, folders, files in os.walk(root):
+            for name in (*folders, *files):
+                place = Path(parent, name)
+                mode = place.lstat().st_mode
+                shown = place.relative_to(root)
+                if stat.S_ISLNK(mode):
+                    if _is_away(list(_way(place)), root, task):
+                        return f"{shown} is a link to {os.readlink(place)}"
+                elif stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+                    return f"{shown} is neither a file nor a folder"
+        return ""
+
     def _now(self) -> dict[str, str]:
         paths = {path for held in self.files.values() for path in held} | {self.place.file.name}
         return fingerprint(self.place.folder, sorted(paths))
+
+
+def _is_away(way: list[Path], root: Path, task: Path) -> bool:
+    """Does it come by what every process sees as its own, or end in the task, outside of `root`?"""
+    if any(_within(at, Path(own)) for at in way for own in ("/proc", "/dev")):
+        return True
+    return _within(way[-1], task) and not _within(way[-1], root)
+
+
+def _way(link: Path) -> Iterator[Path]:
+    """Every place that following a link comes by, its end last; other links on it are followed."""
+    at, left = Path(link.anchor), [*reversed(link.parts[1:])]
+    followed = 0
+    while left:
+        part = left.pop()
+        at = at.parent if part == ".." else at / part
+        if at.is_symlink() and followed < MOST_LINKS:
+            followed += 1
+            target = Path(os.readlink(at))
+            at = Path(target.anchor) if target.is_absolute() else at.parent
+            left += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+        yield at
+
+
+def _within(place: Path, folder: Path) -> bool:
+    return place == folder or folder in place.parents

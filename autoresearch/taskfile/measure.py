@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 import statistics
 import time
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ from autoresearch.taskfile.files import fingerprint
 from autoresearch.taskfile.guard import Guard
 from autoresearch.taskfile.inputs import RUNNER, InTheWay
 from autoresearch.taskfile.model import Program, Scorer, TaskFile
-from autoresearch.taskfile.score import PHASE, Scored, read_score
+from autoresearch.taskfile.score import PHASE, Scored, missing_metric, read_score
 
 TAMPERED = "tampered"
 # Kinds of failure that mean a broken rule, not a broken program.
@@ -77,14 +78,16 @@ class CommandMeasure:
                 scored = self._measure(request, seconds)
         except _Failed as failed:
             failure = failed.failure
+        times = {f"{phase}_seconds": value for phase, value in seconds.items()}
+        metrics = {**times, **scored.metrics, self.task.objective.metric: scored.score}
+        if self._scorer.timed:
+            metrics["others_cpu_share"] = watch.share
+        if failure is None and self.role == "scorer":
+            failure = missing_metric(self.task, metrics)
         seconds["total"] = time.monotonic() - began
         details = {"tier": self.tier.name, "run_dir": str(request.run_dir)}
         if failure is not None:
             return Replicate(request.seed, None, seconds=seconds, failure=failure, details=details)
-        times = {f"{phase}_seconds": value for phase, value in seconds.items() if phase != "total"}
-        metrics = {**times, **scored.metrics, self.task.objective.metric: scored.score}
-        if self._scorer.timed:
-            metrics["others_cpu_share"] = watch.share
         return Replicate(
             request.seed,
             scored.score,
@@ -122,8 +125,6 @@ class CommandMeasure:
             found = self._run_and_score(request, seconds)
         except _Failed as failed:
             found = failed
-        if self.task.runner is not None:
-            self.guard.inputs.inputs.unlink(request.run_dir / "output")
         # Tampering is told whatever else went wrong: it may be why.
         self._refuse_tampering("while the candidate ran")
         if _prints(request.folder) != before:
@@ -142,7 +143,13 @@ class CommandMeasure:
             output = request.run_dir / "output"
             request.on_event("phase", {"phase": "running"})
             with _timed(seconds, "runner"):
-                self._run(request, output, {**words, "program": str(output)})
+                try:
+                    self._run(request, output, {**words, "program": str(output)})
+                finally:
+                    self.guard.inputs.inputs.unlink(output)
+            away = self.guard.leads_out(output)
+            if away:
+                raise _Failed(Failure("runner", TAMPERED, f"it left what leads out: {away}"))
             words["output"] = str(output)
         request.on_event("phase", {"phase": "scoring"})
         with _timed(seconds, "scorer"):
@@ -326,7 +333,7 @@ def _prints(folder: Path) -> dict[str, str]:
 
 def _leave_new_files(output: Path, program: Path, most_bytes: int) -> None:
     """Of a runner's folder keep what it wrote, if that isn't much: the rest is the candidate."""
-    if not output.is_dir():
+    if output.is_symlink() or not output.is_dir():
         return
     try:
         total = _drop_same(output, program)
@@ -342,11 +349,13 @@ def _drop_same(output: Path, program: Path) -> int:
     for parent, folders, files in os.walk(output, topdown=False):
         for name in files:
             place = Path(parent, name)
-            same = program / place.relative_to(output)
-            if not place.is_symlink() and same.is_file() and _equal(place, same):
+            same, status = program / place.relative_to(output), place.lstat()
+            if not stat.S_ISREG(status.st_mode):
+                continue
+            if same.is_file() and _equal(place, same):
                 place.unlink()
-            elif place.is_file():
-                total += place.lstat().st_size
+            else:
+                total += status.st_size
         for name in folders:
             inner = Path(parent, name)
             if not inner.is_symlink() and not any(inner.iterdir()):

@@ -81,7 +81,7 @@ class Repository:
         """Names all that a candidate consists of beside its artifacts."""
         tree = open_repository(self.root).tree(commit)
         rows = [f"{e.mode} {e.oid} {p}" for p, e in tree.items() if not task.artifacts.match(p)]
-        return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
+        return hashlib.sha256(os.fsencode("\n".join(sorted(rows)))).hexdigest()
 
     def _entries(
         self, git: Git, paths: Iterable[str], known: Mapping[str, Entry] | None = None

@@ -16,7 +16,7 @@ from typing import Any
 
 from autoresearch.engine.proposers.process import Finished
 from autoresearch.engine.trial import Failure
-from autoresearch.taskfile.model import Scorer
+from autoresearch.taskfile.model import Scorer, TaskFile
 
 PHASE = "scorer"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -47,9 +47,26 @@ def read_score(scorer: Scorer, done: Finished) -> Scored | Failure:
             return Scored(1.0 if done.returncode == 0 else 0.0)
         if done.returncode:
             raise _Wrong("crash", f"the scorer exited with status {done.returncode}")
+        if done.cut:  # a second score could stand in there
+            text = f"the scorer printed too much: {done.cut:,} bytes were left out unread"
+            raise _Wrong("flood", f"{text}; let it print the score alone, the rest to stderr")
         return _READERS[scorer.parse](scorer, done.stdout)
     except _Wrong as wrong:
         return Failure(PHASE, wrong.kind, wrong.message, done.tail)
+
+
+def missing_metric(task: TaskFile, metrics: Mapping[str, float]) -> Failure | None:
+    """That the scorer didn't report what constraints or secondary metrics need, or None."""
+    needed = dict.fromkeys(task.secondary, "`secondary`")
+    for constraint in task.constraints:
+        names = filter(None, (constraint.metric, constraint.baseline))
+        needed |= dict.fromkeys(names, f"the constraint {str(constraint)!r}")
+    for name, why in needed.items():
+        if name not in metrics:
+            known = ", ".join(sorted(metrics))
+            text = f"the scorer reported no metric {name!r}, which {why} needs; known are {known}"
+            return Failure(PHASE, "no_metric", text)
+    return None
 
 
 def _stopped(scorer: Scorer, done: Finished) -> tuple[str, str]:
@@ -130,8 +147,8 @@ class _Pairs:
 def _objects(text: str) -> list[_Pairs]:
     """The whole text if it is one JSON object, else the lines that are."""
     whole = _loads(text)
-    if isinstance(whole, _Pairs):
-        return [whole]
+    if whole is not None:  # a list of scores, too, is no score
+        return [whole] if isinstance(whole, _Pairs) else []
     loaded = [_loads(line) for line in text.splitlines() if line.lstrip().startswith("{")]
     return [item for item in loaded if isinstance(item, _Pairs)]
 

@@ -31,6 +31,7 @@ from autoresearch.engine.proposers.digest import Digest
 from autoresearch.engine.trial import Cost, Failure, Trial
 
 GROUP = "autoresearch.proposers"
+LARGE = 64_000_000  # bytes of a file whose content isn't looked at
 # Module and callable of the proposers that come with the package; loaded when asked for.
 BUILT_IN = {
     "search": ("autoresearch.engine.proposers.search", "SearchProposer"),
@@ -152,7 +153,10 @@ def _files(folder: Path) -> list[str]:
 
 
 def snapshot(folder: Path) -> dict[str, str]:
-    """A hash per file of `folder` but git's own: content, or the target of a symlink."""
+    """What lies at each path of `folder` but git's own: a hash of the content, a link's target.
+
+    Of a large file size and time tell: what an agent unpacked there could take hours to read.
+    """
     hashes: dict[str, str] = {}
     for key in _files(folder):
         path = folder / key
@@ -168,6 +172,9 @@ def snapshot(folder: Path) -> dict[str, str]:
 def _hash(path: Path) -> str:
     digest = hashlib.sha256()
     try:
+        status = path.stat()
+        if status.st_size > LARGE:
+            return f"large:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)

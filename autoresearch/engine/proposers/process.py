@@ -101,6 +101,7 @@ class Finished:
     seconds: float
     stopped: str = ""
     left_over: int = 0  # processes it had left behind, killed by us
+    cut: int = 0  # bytes in the middle of its standard output that `stdout` lacks
 
     @property
     def tail(self) -> str:
@@ -181,6 +182,7 @@ def run_program(
         seconds=time.monotonic() - begin,
         stopped=stopped,
         left_over=left_over,
+        cut=readers[0].cut,
     )
 
 
@@ -242,12 +244,19 @@ class _Reader:
                 if len(self._last) > 2 * self._half:
                     del self._last[: -self._half]
 
+    @property
+    def cut(self) -> int:
+        """Bytes that were not kept."""
+        return self.total - len(self._head) - len(self._tail)
+
+    @property
+    def _tail(self) -> bytes:
+        return bytes(self._last[-self._half :]) if self._half else b""
+
     def text(self) -> str:
         """What was kept, as text; a cut is said."""
-        last = bytes(self._last[-self._half :]) if self._half else b""
-        cut = self.total - len(self._head) - len(last)
-        middle = f"\n[... {cut} bytes left out ...]\n".encode() if cut > 0 else b""
-        return (bytes(self._head) + middle + last).decode("utf-8", errors="replace")
+        middle = f"\n[... {self.cut} bytes left out ...]\n".encode() if self.cut > 0 else b""
+        return (bytes(self._head) + middle + self._tail).decode("utf-8", errors="replace")
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
