@@ -79,7 +79,8 @@ def _was_champion(earlier: Trial | None, trial: Trial) -> bool:
 
 def _refs(study: AnyStudy, state: State) -> Iterator[Finding]:
     """Every trial's commit, of those that weren't kept too, is reachable, and there are no more."""
-    commits = StudyRefs(open_repository(study.git_root), study.tag).trial_commits()
+    refs = StudyRefs(open_repository(study.git_root), study.tag)
+    commits = refs.trial_commits()
     lost = sorted(set(commits) - set(state.trials))
     if lost and not state.trials:
         numbers = ", ".join(map(str, lost))
@@ -90,13 +91,18 @@ def _refs(study: AnyStudy, state: State) -> Iterator[Finding]:
         yield Finding(
             "ledger", text + "a kill came before it, and the next writer drops the commit"
         )
-    gone = [
-        str(trial.id)
+    unnamed = {
+        trial.id: trial.commit
         for trial in state.trials.values()
         if trial.commit and trial.id != BASELINE and commits.get(trial.id) != trial.commit
-    ]
+    }
+    gone = refs.lost(unnamed)
     if gone:
-        yield Finding("git", f"refs/autoresearch/{study.tag} lacks trials {', '.join(gone)}")
+        yield Finding("git", f"the commits of trials {', '.join(map(str, gone))} are gone")
+    there = [str(trial_id) for trial_id in unnamed if trial_id not in gone]
+    if there:
+        text = f"refs/autoresearch/{study.tag} lacks trials {', '.join(there)}"
+        yield Finding("git", f"{text}; the next writer names them again")
 
 
 def _git(study: AnyStudy, state: State, comparable: bool) -> Iterator[Finding]:

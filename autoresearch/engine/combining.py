@@ -26,6 +26,7 @@ MOST_MEMBERS = 3
 CONSIDERED = 8  # near-misses looked at; each try costs a few calls of git
 CONFLICT = "conflicts with the others or with the champion"
 CONTAINED = "the champion or the others have its edit already"
+GONE = "git has lost its commit"
 _BETWEEN = b"\x01 between two lines\n"
 
 
@@ -91,9 +92,13 @@ def combine(
     files = workspace.artifacts(workspace.champion_commit, task)
     members: list[Trial] = []
     left_out: dict[int, str] = {}
+    there = workspace.trial_commits()
     for trial in trials:
         if most is not None and len(members) == most:
             break
+        if there.get(trial.id) != trial.commit:
+            left_out[trial.id] = GONE
+            continue
         merged = _with(workspace, task, files, trial)
         if merged is None:
             left_out[trial.id] = CONFLICT

@@ -7,6 +7,7 @@ import pytest
 from autoresearch.engine.combining import (
     CONFLICT,
     CONTAINED,
+    GONE,
     best_combination,
     combine,
     near_misses,
@@ -89,7 +90,7 @@ def test_edits_are_put_on_the_champion_of_now(loop):
     assert found.files["value.py"].decode() == table(A=-0.06, B=-0.08, C=-0.5)
 
 
-def test_what_does_not_merge_is_left_out_and_named(loop):
+def test_what_does_not_merge_is_left_out_and_named(loop, repository):
     run(loop, table(A=-0.06), table(A=-0.08), table(B=-0.03), table(B=-0.03, A=-0.04))
     with loop:
         trials = loop.state.trials
@@ -102,6 +103,9 @@ def test_what_does_not_merge_is_left_out_and_named(loop):
         twice = combine(loop.workspace, loop.task, [trials[1], trials[1]])
         assert ids(twice.members) == [1]
         assert twice.left_out == {1: CONTAINED}
+        subprocess.run(["git", "update-ref", "-d", "refs/autoresearch/test/1"], cwd=repository)
+        subprocess.run(["git", "gc", "--quiet", "--prune=now"], cwd=repository)
+        assert combine(loop.workspace, loop.task, [trials[1]]).left_out == {1: GONE}
 
 
 def test_the_best_that_goes_with_none_does_not_stand_in_the_way(loop):
