@@ -2,7 +2,9 @@
 
 import json
 import random
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -12,11 +14,6 @@ from prepare.experiment import run_experiment
 from prepare.outcome import Failure, Result, format_summary
 from prepare.settings import Settings
 from tests.smoke.candidates import write_candidate
-
-
-@pytest.fixture(scope="module")
-def cache_root(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="module")
@@ -31,17 +28,19 @@ def corpus(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def plain_machine(monkeypatch, cache_root):
+@pytest.fixture(autouse=True, scope="module")
+def plain_machine(tmp_path_factory):
     """No probing and no compiling: these tests are about the harness."""
-    monkeypatch.setenv("AUTORESEARCH_CACHE", str(cache_root))
-    monkeypatch.setenv("AUTORESEARCH_BACKEND", "cpu")
-    monkeypatch.setenv("AUTORESEARCH_DTYPE", "float32")
-    monkeypatch.setenv("AUTORESEARCH_COMPILE", "0")
-    monkeypatch.setenv("AUTORESEARCH_ATTENTION", "sdpa")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTORESEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("AUTORESEARCH_BACKEND", "cpu")
+        patch.setenv("AUTORESEARCH_DTYPE", "float32")
+        patch.setenv("AUTORESEARCH_COMPILE", "0")
+        patch.setenv("AUTORESEARCH_ATTENTION", "sdpa")
+        yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings(corpus) -> Settings:
     return Settings(
         corpus=str(corpus),
@@ -65,15 +64,33 @@ def failure(outcome: Result | Failure) -> Failure:
     return outcome
 
 
-def test_an_honest_candidate_gets_a_verified_number(tmp_path, settings):
-    events = []
-    outcome = run_experiment(
-        write_candidate(tmp_path),
-        settings,
-        run_dir=tmp_path / "run",
-        on_event=lambda name, data: events.append((name, data)),
-    )
+@dataclass(frozen=True)
+class Run:
+    outcome: Result | Failure
+    folder: Path
+    events: list[tuple[str, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory, settings) -> Run:
+    """One run of an honest candidate that prints what it likes, where a secret lies about."""
+    folder = tmp_path_factory.mktemp("honest")
+    says = 'print("val_bpb: 0.000001"); print("env", sorted(os.environ)); sys.stdout.flush()'
+    events: list[tuple[str, dict[str, Any]]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_TOKEN", "hf_do_not_show")
+        outcome = run_experiment(
+            write_candidate(folder, after=says),
+            settings,
+            run_dir=folder / "run",
+            on_event=lambda name, data: events.append((name, data)),
+        )
     assert isinstance(outcome, Result), outcome
+    return Run(outcome, folder / "run", events)
+
+
+def test_an_honest_candidate_gets_a_verified_number(honest):
+    outcome = honest.outcome
     assert outcome.verified
     assert 0.3 < outcome.val_bpb < 2.5  # eight words, seen two letters at a time
     assert outcome.tokens >= 30_000
@@ -81,8 +98,8 @@ def test_an_honest_candidate_gets_a_verified_number(tmp_path, settings):
     assert outcome.depth == 1
     assert outcome.scored_bytes >= 4_000
     assert {"other future", "alone"} <= set(outcome.probes)
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["val_bpb"] == outcome.val_bpb
-    phases = [data["phase"] for name, data in events if name == "phase"]
+    assert json.loads((honest.folder / "result.json").read_text())["val_bpb"] == outcome.val_bpb
+    phases = [data["phase"] for name, data in honest.events if name == "phase"]
     assert phases[-4:] == ["warmup", "training", "scoring"] or phases[-1] == "scoring"
     summary = format_summary(outcome).splitlines()
     assert len(summary) == 10
@@ -90,45 +107,41 @@ def test_an_honest_candidate_gets_a_verified_number(tmp_path, settings):
     assert summary[-1].startswith("depth:")
 
 
-def test_the_same_seed_gives_the_same_number(tmp_path, settings):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    first, second = (run(tmp_path / name, settings) for name in "ab")
-    assert isinstance(first, Result)
-    assert isinstance(second, Result)
-    assert first.val_bpb == second.val_bpb
-    assert first.score_id == second.score_id
+def test_what_a_candidate_prints_is_ignored(honest):
+    assert honest.outcome.val_bpb > 0.3
+    assert "val_bpb: 0.000001" in (honest.folder / "train.log").read_text()
+
+
+def test_secrets_are_kept_from_the_candidate(honest):
+    log = (honest.folder / "train.log").read_text()
+    assert "env ['" in log and "HF_TOKEN" not in log
+
+
+def test_the_same_seed_gives_the_same_number(honest, tmp_path, settings):
+    again = run(tmp_path, settings)
+    assert isinstance(again, Result)
+    assert again.val_bpb == honest.outcome.val_bpb
+    assert again.score_id == honest.outcome.score_id
 
 
 def test_a_time_budget_ends_training_and_is_the_harness_clock(tmp_path, settings):
-    timed = settings.model_copy(update={"token_budget": None, "time_budget": 2.0})
+    timed = settings.model_copy(update={"token_budget": None, "time_budget": 1.0})
     outcome = run(tmp_path, timed)
     assert isinstance(outcome, Result), outcome
-    assert 1.5 < outcome.training_seconds < 2.0 * 1.02 + 5.0
-
-
-def test_what_a_candidate_prints_is_ignored(tmp_path, settings):
-    outcome = run(tmp_path, settings, after='print("val_bpb: 0.000001"); sys.stdout.flush()')
-    assert isinstance(outcome, Result), outcome
-    assert outcome.val_bpb > 0.3
-    assert "val_bpb: 0.000001" in (tmp_path / "run" / "train.log").read_text()
+    assert 0.75 < outcome.training_seconds < 1.0 * 1.02 + 5.0
 
 
 @pytest.mark.parametrize(
     ("changes", "phase", "kind", "words"),
     [
-        ({"import": "import not_installed_anywhere"}, "import", "import_error", "not_installed"),
-        ({"import": "def broken(:"}, "import", "syntax_error", "line 12"),
         ({"build": "raise RuntimeError('no model today')"}, "build", "exception", "no model today"),
-        ({"after": "raise FloatingPointError('the loss is nan')"}, "warmup", "nan", "nan"),
-        ({"build": "raise MemoryError('too wide')"}, "build", "out_of_memory", "too wide"),
-        ({"build": "torch.empty(1 << 46)"}, "build", "out_of_memory", "allocate"),
         ({"build": "os._exit(0)"}, "build", "exit", "before it was done"),
         ({"build": "os.kill(os.getpid(), 9)"}, "build", "killed", "memory"),
         ({"build": "os.write(1, b'x'); sys.exit(0)"}, "build", "exit", "SystemExit"),
     ],
 )
 def test_a_failure_names_its_phase_and_kind(tmp_path, settings, changes, phase, kind, words):
+    """More kinds are in tests/unit/test_child.py and test_cli_train.py."""
     outcome = failure(run(tmp_path, settings, **changes))
     assert (outcome.phase, outcome.kind) == (phase, kind)
     assert words in outcome.message + outcome.log_tail
@@ -150,22 +163,12 @@ def test_training_on_after_the_budget_is_refused(tmp_path, settings):
     assert "run.batches() ends" in outcome.message
 
 
-@pytest.mark.parametrize(
-    ("logits", "kind"),
-    [
-        # The token that is asked for, one position early.
-        (
-            "logits = logits + 9 * F.one_hot(torch.roll(tokens, -1, 1), logits.size(-1))",
-            "causality",
-        ),
-        ("logits = logits if targets is not None else logits * float('nan')", "not_finite"),
-        ("logits = logits if targets is not None else logits[:, :, :9]", "invalid_output"),
-        ("logits = logits if targets is not None else logits.double()", "invalid_output"),
-    ],
-)
-def test_answers_that_are_no_language_model_get_no_number(tmp_path, settings, logits, kind):
-    outcome = failure(run(tmp_path, settings, logits=logits))
-    assert (outcome.phase, outcome.kind) == ("scoring", kind)
+def test_answers_that_are_no_language_model_get_no_number(tmp_path, settings):
+    """Other answers are in tests/unit: test_child.py, test_evaluate.py; causality in exploits."""
+    few = "logits = logits if targets is not None else logits[:, :, :9]"
+    outcome = failure(run(tmp_path, settings, logits=few))
+    assert (outcome.phase, outcome.kind) == ("scoring", "invalid_output")
+    assert "must return logits of shape" in outcome.message
 
 
 def test_a_model_that_takes_no_batches_gets_no_number(tmp_path, settings):
@@ -186,10 +189,3 @@ def test_a_file_of_another_kind_is_told_what_it_lacks(tmp_path, settings):
     script.write_text("print('hello')\n")
     outcome = failure(run_experiment(script, settings, run_dir=tmp_path / "run"))
     assert "build_model() and train()" in outcome.message
-
-
-def test_secrets_are_kept_from_the_candidate(tmp_path, settings, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "hf_do_not_show")
-    outcome = run(tmp_path, settings, after="print('env', sorted(os.environ))")
-    assert isinstance(outcome, Result)
-    assert "HF_TOKEN" not in (tmp_path / "run" / "train.log").read_text()
