@@ -23,6 +23,7 @@ from autoresearch.preset import load_preset, write_experiment
 from backends.hardware import Hardware
 from prepare import download
 from prepare.settings import FILE_NAME, Settings
+from tests.smoke.tiny import shrink
 
 CPU = Hardware(
     "cpu", "maker", "a CPU", "x86_64", 8 * 2**30, 2, "", "torch", "2", "Linux", ("host",)
@@ -73,8 +74,9 @@ def workspace(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> P
     ):
         monkeypatch.setenv(f"AUTORESEARCH_{name}", value)
     folder = tmp_path / "w"
-    changes = {"corpus_bytes": 300_000, "eval_bytes": 20_000, "time_budget": 1.0}
+    changes = {"corpus_bytes": 200_000, "eval_bytes": 4_000, "time_budget": 1.0}
     write_experiment(load_preset("demo"), folder, CPU, **changes)
+    shrink(folder)
     monkeypatch.chdir(folder)
     return folder
 
@@ -217,21 +219,22 @@ def test_settings_that_are_wrong(workspace: Path, refused) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "allowed", "words"),
     [
-        ("torch.empty(10**15)", "build: out_of_memory"),
-        ("import time; time.sleep(600)", "build: timeout: build took longer than"),
+        ("torch.empty(10**15)", 60.0, "build: out_of_memory"),
+        ("import time; time.sleep(600)", 1.0, "build: timeout: build took longer than"),
         (
             "spec = type(spec)(spec.vocab_size // 2, spec.max_seq_len)",
+            60.0,
             "warmup: exception: IndexError",
         ),
     ],
 )
 def test_a_train_py_that_fails(
-    workspace: Path, capsys: pytest.CaptureFixture[str], line: str, words: str
+    workspace: Path, capsys: pytest.CaptureFixture[str], line: str, allowed: float, words: str
 ) -> None:
     """Out of memory, a hang, and a model of another vocabulary than the tokenizer's."""
-    settle(workspace, warmup_timeout=6.0)
+    settle(workspace, warmup_timeout=allowed)
     begin_build_model_with(workspace, line)
     code = cli.run(["train"])
     captured = capsys.readouterr()

@@ -1,14 +1,9 @@
 """A script in upstream's style: imports upstream's names, scores itself, prints the summary."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from prepare.experiment import run_experiment
 from prepare.outcome import Failure, Result
-from prepare.process import child_environment
 from prepare.settings import Settings
 
 SCRIPT = """
@@ -97,25 +92,3 @@ def test_one_that_prints_no_number_has_none(tmp_path, settings):
     outcome = run_experiment(script, settings, run_dir=tmp_path / "run")
     assert isinstance(outcome, Failure)
     assert outcome.kind == "invalid_output"
-
-
-def test_python_train_py_prints_the_summary(tmp_path, settings):
-    """`python train.py` in a workspace goes through the harness, in a process of its own."""
-    from tests.smoke.candidates import write_candidate
-
-    script = write_candidate(tmp_path, after='print("val_bpb: 0.1")')
-    changed = settings.model_copy(update={"preset": "mine"})
-    (tmp_path / "autoresearch.toml").write_text(changed.dumps())
-    done = subprocess.run(
-        [sys.executable, script.name],
-        cwd=tmp_path,
-        env=child_environment({}),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    numbers = [line for line in done.stdout.splitlines() if line.startswith("val_bpb:")]
-    assert len(numbers) == 1
-    assert float(numbers[0].split()[1]) > 0.1
-    assert Path(tmp_path / "runs").is_dir()
