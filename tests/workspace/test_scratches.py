@@ -186,3 +186,56 @@ def test_what_a_proposer_does_with_git_stays_there(
     commit = workspace.keep(change, "m", 4)
     assert git(root, "rev-parse", "autoresearch/mar5") == commit
     assert not ran.exists()
+
+
+def subjects(scratch: Path) -> list[str]:
+    assert git(scratch, "status", "--porcelain") == "" and git(scratch, "fsck") is not None
+    return git(scratch, "log", "--format=%s").splitlines()
+
+
+def test_the_history_begins_with_the_study(root, tmp_path):
+    edit(root, "0.1", "0.15")
+    git(root, "commit", "--quiet", "-am", "second")
+    study = Workspace.open(root, "mar5", create=True)
+    study.keep(edited(study, 1, "0.15", "0.2"), "better", 1)
+    assert subjects(study.scratch(2)) == ["better", "second"]
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", "--depth=1", root.as_uri(), str(clone))
+    assert subjects(Workspace.open(clone, "mar5", create=True).scratch(1)) == ["second"]
+    # Whatever somebody makes of the beginning, a scratch folder is to be had.
+    tree = git(root, "rev-parse", "HEAD^{tree}")
+    git(
+        root,
+        "update-ref",
+        "refs/autoresearch/mar5/start",
+        git(root, "commit-tree", tree, "-m", "elsewhere"),
+    )
+    assert subjects(study.scratch(3))[:2] == ["better", "second"]
+
+
+def test_every_file_is_there_though_the_checkout_is_sparse(root):
+    (root / "lib").mkdir()
+    (root / "lib/a.txt").write_bytes(b"a\n")
+    git(root, "add", "-A")
+    git(root, "commit", "--quiet", "-m", "lib")
+    git(root, "sparse-checkout", "set", "--no-cone", "/train.py")
+    assert not (root / "lib").exists()
+    study = Workspace.open(root, "mar5", create=True)
+    scratch = study.scratch(1)
+    edit(scratch)
+    assert (scratch / "lib/a.txt").read_bytes() == b"a\n"
+    change = study.collect(scratch, TASK)
+    assert change.outside == () and [item.path for item in change.files] == ["train.py"]
+    assert (study.program(change, 1) / "lib/a.txt").exists()
+
+
+def test_ids_of_either_length(tmp_path):
+    root = tmp_path / "long"
+    root.mkdir()
+    git(root, "init", "--quiet", "--object-format=sha256")
+    (root / "train.py").write_text("LR = 0.1\n")
+    git(root, "add", "-A")
+    git(root, "commit", "--quiet", "-m", "begin")
+    study = Workspace.open(root, "mar5", create=True)
+    commit = study.keep(edited(study, 1), "better", 1)
+    assert len(commit) == 64 and subjects(study.scratch(2)) == ["better", "begin"]
