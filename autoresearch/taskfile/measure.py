@@ -17,7 +17,7 @@ import shutil
 import stat
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,6 +39,7 @@ TAMPERED = "tampered"
 # Kinds of failure that mean a broken rule, not a broken program.
 RULES = frozenset({TAMPERED})
 LOG_NAME = "run.log"
+AGREEING_RUNS = 3  # of which all repeats agree: then there is no noise to average
 LOOK_SECONDS = 0.25  # between two looks at a machine on which time is measured, 2 ms each
 
 
@@ -62,8 +63,9 @@ class CommandMeasure:
     tier: Tier
     score_id: str
     role: str = "scorer"  # or "holdout"
-    # Repeats of the first run agreed exactly: one scoring says it all.
-    deterministic: bool = False
+    # Of so many runs in a row the repeats agreed exactly; once they didn't, they never count again.
+    agreed: int = 0
+    noisy: bool = False
 
     def __call__(self, request: MeasureRequest) -> Replicate:
         """Run and score `request.folder` once; never raises for what it or the scorer does."""
@@ -95,8 +97,21 @@ class CommandMeasure:
             seconds=seconds,
             disturbed=watch.disturbance,
             score_id=self._score_id,
-            details={**details, "deterministic": self.deterministic},
+            details={**details, "agreed": self.agreed},
         )
+
+    def remember(self, runs: Iterable[Replicate]) -> CommandMeasure:
+        """Take from earlier runs, in their order, whether repeats of this score agreed; itself."""
+        for run in runs:
+            if run.score_id == self._score_id and "agreed" in run.details:
+                self.agreed = int(run.details["agreed"])
+                self.noisy = not self.agreed
+        return self
+
+    @property
+    def deterministic(self) -> bool:
+        """Is one scoring of a run enough? A coarse score agrees with itself by chance, for once."""
+        return self.agreed >= AGREEING_RUNS and not self.noisy
 
     @property
     def _score_id(self) -> str:
@@ -204,8 +219,9 @@ class CommandMeasure:
         """Score as often as asked, or once where that is known to agree exactly."""
         asked = 1 if self.deterministic else self._scorer.repeats
         found = [self._score_once(request, words, at) for at in range(asked)]
-        if asked > 1 and all(item == found[0] for item in found):
-            self.deterministic = True
+        if asked > 1:
+            self.noisy |= any(item != found[0] for item in found)
+            self.agreed = 0 if self.noisy else self.agreed + 1
         names = {name for item in found for name in item.metrics}
         return Scored(
             statistics.fmean(item.score for item in found),

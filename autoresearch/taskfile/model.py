@@ -141,7 +141,10 @@ class Scorer(Program):
         "is made again, twice at most, and then noisy",
     )
     repeats: int = Field(
-        1, ge=1, le=100, description="scorings per run, averaged; one where they agree exactly"
+        1,
+        ge=1,
+        le=100,
+        description="scorings per run, averaged; one, once those of 3 runs agreed exactly",
     )
 
     @model_validator(mode="after")

@@ -19,6 +19,8 @@ from autoresearch.engine.trial import Failure
 from autoresearch.taskfile.model import Scorer, TaskFile
 
 PHASE = "scorer"
+# Of a number: sums in another order differ behind these, and that is neither better nor noise.
+DIGITS = 12
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -76,7 +78,7 @@ def _stopped(scorer: Scorer, done: Finished) -> tuple[str, str]:
 
 
 def _number(value: Any, name: str) -> float:
-    """A finite number. Raises _Wrong."""
+    """A finite number, to DIGITS digits. Raises _Wrong."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _Wrong("malformed", f"{name} must be a number, it is {str(value)[:80]!r}")
     try:
@@ -85,7 +87,7 @@ def _number(value: Any, name: str) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise _Wrong("not_finite", f"{name} is {number}")
-    return number
+    return float(f"{number:.{DIGITS}g}")
 
 
 def _text_number(text: str, name: str) -> float:

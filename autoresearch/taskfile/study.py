@@ -264,7 +264,8 @@ class TaskStudy:
         assert self._tier is not None
         support = self.repository.support_digest(self.task, workspace.champion_commit)
         score_id = score_id_of(self.task, role, self.guard.digests[role], support)
-        return CommandMeasure(self.task, self.guard, self._tier, score_id, role)
+        measure = CommandMeasure(self.task, self.guard, self._tier, score_id, role)
+        return measure.remember(run for trial in self.ledger.trials() for run in trial.replicates)
 
     def _write_header(self) -> None:
         """Say in the ledger under which settings the study goes on, where they are new."""

@@ -176,6 +176,13 @@ def test_noise_beside_the_score_is_none():
     assert printed(code) == Scored(1.0)
 
 
+def test_a_sum_in_another_order_is_the_same_score():
+    three = printed("print(0.1 + 0.2)", parse="float")
+    assert three == printed("print(0.3)", parse="float") == Scored(0.3)
+    text = 'print(\'{"score": 1e-300, "metrics": {"a": 0.7000000000000001, "b": 123456789}}\')'
+    assert printed(text) == Scored(1e-300, {"a": 0.7, "b": 123456789.0})
+
+
 # -- what lies in a folder -----------------------------------------------------------------------
 
 

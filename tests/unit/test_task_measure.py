@@ -54,6 +54,7 @@ def measured(tmp_path: Path) -> Callable[..., Measured]:
         def once(seed: int = 0) -> Replicate:
             return measure(MeasureRequest(program, seed, tmp_path / str(next(count))))
 
+        once.measure = measure
         return once
 
     return build
@@ -65,18 +66,23 @@ def scorings(run: Replicate) -> int:
 
 def test_repeats_that_agree_are_made_once(measured):
     once = measured(scorer="repeats: 3")
-    first, second = once(), once()
-    assert (first.score, second.score) == (1.0, 1.0)
-    assert (scorings(first), scorings(second)) == (3, 1)
-    assert second.details["deterministic"] and second.metrics["score"] == 1.0
+    runs = [once() for _ in range(4)]
+    assert {run.score for run in runs} == {1.0} and runs[-1].metrics["score"] == 1.0
+    assert [scorings(run) for run in runs] == [3, 3, 3, 1]
+    runs_again = once.measure.remember(runs)
+    assert runs_again.deterministic, "a restart knows it"
 
 
 def test_repeats_of_a_noisy_scorer_are_averaged_every_time(measured, tmp_path):
     counter = tmp_path / "counter"
     counter.write_text("")
-    score = f"f = open({str(counter)!r}, 'a'); f.write('x'); print(f.tell())"
+    # The first two scorings agree, as those of a coarse score do now and then.
+    score = f"f = open({str(counter)!r}, 'a'); f.write('x'); print(max(2, f.tell()))"
     once = measured(score=score, scorer="repeats: 2")
-    assert [once().score, once().score] == [1.5, 3.5]
+    runs = [once() for _ in range(5)]
+    assert [run.score for run in runs] == [2.0, 3.5, 5.5, 7.5, 9.5]
+    again = once.measure.remember(runs)
+    assert again.noisy and not again.deterministic
 
 
 def test_a_runner_is_tried_again_in_a_fresh_copy(measured, tmp_path):
