@@ -38,6 +38,17 @@ from autoresearch.taskfile.reading import Document, YamlError, read_yaml
 PLACEHOLDERS = ("program", "output", "seed")
 _NAMED = re.compile(r"\{([a-z_]+)\}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# What pydantic says in Python's words.
+_MUST_BE = {
+    "missing": "it is missing",
+    "tuple_type": "it must be a list",
+    "dict_type": "it must be a table of keys",
+    "model_type": "it must be a table of keys",
+    "dataclass_exact_type": "it must be text",
+    "string_type": "it must be text: write it in quotes",
+    "bool_type": "it must be true or false",
+    "int_type": "it must be a whole number, without quotes or a point",
+}
 NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
@@ -246,7 +257,8 @@ def load(file: Path) -> TaskFile:
 def parse(document: Document, name: str) -> TaskFile:
     """The task that a document describes. Raises TaskError."""
     if not isinstance(document.value, Mapping):
-        raise TaskError(f"{name}: it must be a table of keys", "see `autoresearch task schema`")
+        text = f"{name}, line 1: it must be a table of keys"
+        raise TaskError(text, "see `autoresearch task schema`")
     try:
         return TaskFile.model_validate(document.value, strict=True)
     except ValidationError as error:
@@ -255,7 +267,7 @@ def parse(document: Document, name: str) -> TaskFile:
         key = (first.get("ctx") or {}).get("key")
         line = document.line([*path, key] if key is not None else path)
         where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
-        said = first["msg"].removeprefix("Value error, ")
+        said = _MUST_BE.get(first["type"]) or first["msg"].removeprefix("Value error, ")
         given = first["input"]
         if first["type"] != "unknown_key" and _is_short(given):
             said += f"; it is {given!r}"

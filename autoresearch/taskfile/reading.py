@@ -71,7 +71,8 @@ def read_yaml(text: str) -> Document:
         said = " ".join(filter(None, (error.context, error.problem)))
         raise YamlError(said, mark.line + 1 if mark else 1) from error
     except yaml.YAMLError as error:  # a character that YAML doesn't have
-        raise YamlError(str(error).splitlines()[0], 1) from error
+        line = text.count("\n", 0, getattr(error, "position", 0)) + 1
+        raise YamlError(str(error).splitlines()[0], line) from error
     except RecursionError as error:
         raise YamlError(f"nested deeper than {MAX_DEPTH}", 1) from error
     document = Document()

@@ -77,7 +77,7 @@ def test_defaults_and_round_trip():
         ("  timeout_seconds: 5", "  parse: regex", "`pattern` belongs to"),
         ("  timeout_seconds: 5", "  parse: regex\n  pattern: a", "must have one group"),
         ("  timeout_seconds: 5", "  parse: regex\n  pattern: (", "pattern: "),
-        ("  timeout_seconds: 5", "  env: {A: 1}", "scorer.env.A: Input should be a valid string"),
+        ("  timeout_seconds: 5", "  env: {A: 1}", "scorer.env.A: it must be text: write"),
         ("  timeout_seconds: 5", "  env: {A B: x}", "'A B' can't name a variable"),
         ("id: demo", "id: demo\nconstraints: [x <= 2 ** 3]", "line 2: constraints[0]"),
         ("id: demo", "id: demo\nbudget: {trails: 3}", "line 2: budget: unknown key 'trails'"),
