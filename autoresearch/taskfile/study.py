@@ -270,15 +270,23 @@ class TaskStudy:
     def _write_header(self) -> None:
         """Say in the ledger under which settings the study goes on, where they are new."""
         assert self._tier is not None
+        inputs = self.guard.inputs.summary()
         facts = {
             "kind": "study",
             "tag": self.tag,
             "file": self.place.file.name,
             "task": self.task.model_dump(mode="json"),
+            "inputs": inputs,
             "sandbox": self._tier.name,
             "versions": {"autoresearch": _version(), "python": sys.version.split()[0]},
         }
         last = (self.ledger.records("study") or [{}])[-1]
+        old = last.get("inputs", {})
+        changed = [path for path in sorted({*old, *inputs}) if old.get(path) != inputs.get(path)]
+        if last and changed:
+            names = ", ".join(changed)
+            text = f"inputs changed since the last run: {names}; the champion is measured anew"
+            self.on_event("warning", {"message": text})
         if {name: last.get(name) for name in facts} != facts:
             at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
             self.ledger.append({**facts, "at": at})

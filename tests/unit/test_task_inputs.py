@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 
 from autoresearch.engine.errors import TaskError
+from autoresearch.engine.ledger import Ledger
 from autoresearch.engine.sandbox import Tier, all_tiers, choose
 from autoresearch.engine.task import MeasureRequest
 from autoresearch.engine.trial import Replicate
+from autoresearch.study import Options
 from autoresearch.taskfile.files import Place
 from autoresearch.taskfile.guard import Guard
 from autoresearch.taskfile.inputs import Inputs
 from autoresearch.taskfile.measure import CommandMeasure
 from autoresearch.taskfile.model import load
+from autoresearch.taskfile.study import TaskStudy
 
 TASK = """\
 id: demo
@@ -188,6 +191,25 @@ def test_an_input_that_changed_between_runs_is_told_and_scores_are_no_longer_com
     assert made.once().score_id == first.score_id, "small files count by what is in them"
 
 
+def test_an_input_that_changed_between_sessions_is_told(tmp_path):
+    made = Made(tmp_path, choose("process"))
+    made.write()
+    file, told = made.folder / "task.yaml", []
+
+    def session() -> None:
+        options = Options(sandbox="process")
+        with TaskStudy.write(file, options, lambda name, data: told.append((name, data))):
+            pass
+
+    session()
+    session()
+    assert not told
+    (made.folder / "data/train/a.n").write_text("7")
+    session()
+    assert [name for name, _ in told] == ["warning"] and "since the last run: data" in str(told)
+    assert len(Ledger(made.folder / "work/results.jsonl").records("study")) == 2
+
+
 def test_a_small_file_that_was_only_touched_is_the_same(make):
     made = make()
     first = made.once()
@@ -258,6 +280,21 @@ def test_a_link_in_an_input_leads_nowhere(tier, make, tmp_path):
     made.begin()
     failure = made.once().failure
     assert failure is not None and "secret.n" in failure.log_tail
+
+
+@pytest.mark.parametrize("tier", strict_tiers())
+def test_a_program_on_path_may_lie_in_a_folder_that_is_hidden(tier, make, tmp_path, monkeypatch):
+    tool = tmp_path / "tools" / "theirs"
+    tool.parent.mkdir()
+    tool.write_text(f"#!/bin/sh\necho 3 > out\nls {tool.parent} > seen || true\n")
+    tool.chmod(0o755)
+    (tool.parent / "secret").write_text("")
+    monkeypatch.setenv("PATH", f"{tool.parent}{os.pathsep}{os.environ['PATH']}")
+    made = make(tier, python="theirs")
+    found = made.once()
+    assert found.score == 3.0, found.failure
+    seen = (Path(found.details["run_dir"]) / "output" / "seen").read_text()
+    assert "secret" not in seen
 
 
 # -- environments ----------------------------------------------------------------------------------

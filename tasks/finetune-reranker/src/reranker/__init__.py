@@ -1,0 +1,1 @@
+"""A small reranker: it orders a handful of documents by how well they answer a query."""
