@@ -42,7 +42,7 @@ def go_on(folder: Path) -> str:
     return f"autoresearch run{there(folder)}"
 
 
-def open_study(folder: Path) -> AnyStudy:
+def open_study(folder: Path, options: Options | None = None) -> AnyStudy:
     """A folder with autoresearch.toml is a workspace, else one with a task file a task.
 
     Raises what `task_of`, Study.read and TaskStudy.read can raise.
@@ -52,13 +52,17 @@ def open_study(folder: Path) -> AnyStudy:
         from autoresearch.taskfile.study import TaskStudy
 
         return TaskStudy.read(file)
-    return Study.read(folder)
+    return Study.read(folder, options)
 
 
 def write_study(
-    folder: Path, options: Options | None = None, on_event: Event | None = None
+    folder: Path,
+    options: Options | None = None,
+    on_event: Event | None = None,
+    refuse_edits: bool = False,
 ) -> AbstractContextManager[AnyStudy]:
-    """The same with its loop, as its one writer. A task takes few of the options.
+    """The same with its loop, as its one writer. A task takes few of the options, and always
+    refuses artifacts that were edited.
 
     Raises what Study.write and TaskStudy.write can raise.
     """
@@ -67,7 +71,7 @@ def write_study(
         from autoresearch.taskfile.study import TaskStudy
 
         return TaskStudy.write(file, options, on_event)
-    return Study.write(folder, options, on_event)
+    return Study.write(folder, options, on_event, refuse_edits)
 
 
 def own_folder(folder: Path) -> Path:

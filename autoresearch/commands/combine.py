@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from autoresearch.console import Output
     from autoresearch.engine.combining import Combination
     from autoresearch.engine.trial import Trial
-    from autoresearch.study import Study
+    from autoresearch.opening import AnyStudy
 
 COMBINABLE = ("discard", "pruned", "noisy")
 
@@ -64,15 +64,19 @@ def command(
     from autoresearch.engine.errors import StudyStopped
     from autoresearch.engine.trial import Trial
     from autoresearch.narration import narrated
-    from autoresearch.study import Options, Study
+    from autoresearch.opening import holds_task, open_study, write_study
+    from autoresearch.study import Options
 
     out = Output(json_mode)
     options = Options(**choices)
-    choose(Study.read(folder, options), trial_ids)  # nothing is begun where nothing goes together
+    # Nothing is begun where nothing goes together.
+    choose(open_study(folder, options), trial_ids)
     with narrated(out) as on_event:
-        with looking(on_event):
-            backends.select(choices["backend"])
-        with Study.write(folder, options, on_event, True) as study, stopping(study.loop, out):
+        if not holds_task(folder):
+            with looking(on_event):
+                backends.select(choices["backend"])
+        opened = write_study(folder, options, on_event, True)
+        with opened as study, stopping(study.loop, out):
             # Again, as the one writer: what opening mended or another finished counts.
             found = choose(study, trial_ids)
             for number, why in found.left_out.items():
@@ -84,7 +88,7 @@ def command(
     ctx.exit(EXIT_CODES[str(trial.status)])
 
 
-def choose(study: Study, trial_ids: tuple[int, ...]) -> Combination:
+def choose(study: AnyStudy, trial_ids: tuple[int, ...]) -> Combination:
     """What to put together. Raises UsageError unless at least two edits go together."""
     from autoresearch.engine.combining import best_combination, combine, near_misses
     from prepare.errors import UsageError
@@ -110,7 +114,7 @@ def choose(study: Study, trial_ids: tuple[int, ...]) -> Combination:
     return found
 
 
-def combinable(study: Study, number: int) -> Trial:
+def combinable(study: AnyStudy, number: int) -> Trial:
     """A trial that was named. Raises UsageError if its edit can't be combined."""
     from autoresearch.commands.show import find
     from prepare.errors import UsageError
@@ -124,7 +128,7 @@ def combinable(study: Study, number: int) -> Trial:
     return trial
 
 
-def show_end(out: Output, study: Study, trial: Trial, found: Combination) -> None:
+def show_end(out: Output, study: AnyStudy, trial: Trial, found: Combination) -> None:
     """The log's end of a crash, what was left out, and what to do next."""
     from autoresearch.commands.trial import EXIT_CODES, show_crash
 

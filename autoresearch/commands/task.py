@@ -162,12 +162,14 @@ def check(ctx: click.Context, file: Path, sandbox: str, json_mode: bool) -> None
     program or its scorer fails.
     """
     from autoresearch.console import Output
+    from autoresearch.narration import narrated
     from autoresearch.taskfile import check as checking
     from autoresearch.taskfile.model import load
 
     out = Output(json_mode)
     found = task_file(file)
-    report = checking.check(found, sandbox)
+    with narrated(out) as on_event:
+        report = checking.check(found, sandbox, on_event if not json_mode else lambda *_: None)
     show_check(out, report, load(found).objective.metric)
     then = [f"autoresearch task run {file}"] if report.ok else ["mend what is named, check again"]
     out.result(report.to_dict(), then=then)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import shutil
 import statistics
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from autoresearch.engine.sandbox import Tier
-from autoresearch.engine.task import MeasureRequest
+from autoresearch.engine.task import Event, MeasureRequest
 from autoresearch.engine.trial import Replicate
 from autoresearch.study import _sandbox
 from autoresearch.taskfile.files import Place
@@ -83,9 +84,12 @@ class CheckReport:
         return {**document, **derived, "seconds_per_run": self.seconds}
 
 
-def check(file: Path, sandbox: str = "auto") -> CheckReport:
+def check(
+    file: Path, sandbox: str = "auto", on_event: Event = lambda name, data: None
+) -> CheckReport:
     """Validate a task file and measure its program twice; no study begins, nothing is changed.
 
+    Where the first run fails there is no second one. `on_event` is told what goes on.
     Raises TaskError, ProposerError, EnvironmentProblem.
     """
     place = Place.of(file)
@@ -94,7 +98,7 @@ def check(file: Path, sandbox: str = "auto") -> CheckReport:
     paths = place.programs(task)
     guard = Guard.of(place, task)
     mutator = mutator_of(task, guard, tier).name
-    runs = _measure(place, task, guard, tier, paths)
+    runs = _measure(place, task, guard, tier, paths, on_event)
     metrics, inputs = runs[0].metrics, guard.inputs.inputs
     return CheckReport(
         artifacts=tuple(path for path in paths if task.artifacts.match(path)),
@@ -132,7 +136,12 @@ def _gaps(task: TaskFile, tier: Tier) -> tuple[str, ...]:
 
 
 def _measure(
-    place: Place, task: TaskFile, guard: Guard, tier: Tier, paths: tuple[str, ...]
+    place: Place,
+    task: TaskFile,
+    guard: Guard,
+    tier: Tier,
+    paths: tuple[str, ...],
+    on_event: Event,
 ) -> tuple[Replicate, ...]:
     make_work_folder(place.work)
     measure = CommandMeasure(task, guard, tier, "check")
@@ -142,5 +151,19 @@ def _measure(
             target = program / path
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(place.folder / path, target, follow_symlinks=False)
-        requests = [MeasureRequest(program, seed, Path(name) / str(seed)) for seed in range(RUNS)]
-        return tuple(measure(request) for request in requests)
+        runs: list[Replicate] = []
+        while len(runs) < RUNS and not (runs and runs[-1].failure):
+            seed = len(runs)
+            which = f"run {seed + 1} of {RUNS}"
+            told = _told(on_event, which)
+            runs.append(measure(MeasureRequest(program, seed, Path(name) / str(seed), told)))
+        return tuple(runs)
+
+
+def _told(on_event: Event, which: str) -> Event:
+    """Events of one run, their phases saying which run it is."""
+
+    def told(name: str, data: Mapping[str, Any]) -> None:
+        on_event(name, {**data, "phase": f"{which}: {data['phase']}"} if name == "phase" else data)
+
+    return told

@@ -175,9 +175,13 @@ class TaskStudy:
         """The private repository, made or not."""
         return Repository(self.place)
 
-    @cached_property
+    @property
     def workspace(self) -> Workspace:
-        """The study's git. Raises TaskError if it has not begun."""
+        """The study's git, the loop's own inside `write`. Raises TaskError if it has not begun."""
+        return self._unwritten if self._loop is None else self._loop.workspace
+
+    @cached_property
+    def _unwritten(self) -> Workspace:
         if not self.repository.exists:
             raise TaskError(
                 f"{self.place.file.name}: no study has begun",

@@ -408,3 +408,17 @@ def test_schema_and_misspelt_commands(capsys):
     assert json.loads(capsys.readouterr().out)["title"] == "autoresearch task file"
     assert cli.run(["task", "chek", "x"]) == 2
     assert "Did you mean 'check'" in capsys.readouterr().err
+
+
+def test_edits_that_were_not_kept_are_tried_together(make, capsys):
+    edit = (
+        "n = len(request['history']['tried'])\n"
+        "p = Path('ab'[n - 1] + '.txt'); p.write_text(p.read_text() + f'more {n}' + chr(10))"
+    )
+    folder = make(edit)
+    assert run(capsys, folder, "--trials", "2")[1]["counts"] == {"discard": 2}
+    code = cli.run(["combine", "1", "2", "--dir", str(folder), "--json"])
+    document = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert code == 10 and document["trial"]["combines"] == [1, 2], document
+    assert document["trial"]["diff_stat"] == {"files": 2, "added": 2, "removed": 0}
+    assert (folder / "a.txt").read_text() == "1\n"
