@@ -53,6 +53,9 @@ ROW_NATS_NAME = "row_nats.npy"
 # Before its first answer a candidate may take this much longer than it can need to: a share of the
 # training time, and at least so many seconds.
 FIRST_ANSWER_SHARE, FIRST_ANSWER_SECONDS = 0.05, 20.0
+# A cold compile of a changed model was seen to take 35 to 80 s on a CPU. Training's may come from a
+# cache, the forward pass's never does: what answered could have kept the questions in one.
+COMPILE_SECONDS = 90.0
 # A run's log, weights and record; a full disk is no fault of train.py, so it is told beforehand.
 RUN_BYTES = 20_000_000
 ELSEWHERE = "name another folder with --run-dir"
@@ -280,15 +283,19 @@ class _Experiment:
     def _first_answer_seconds(self, trained: Trained) -> float:
         """What may pass between loading the weights and the first answer.
 
-        As long as building and warming up took in training, and a forward pass at a quarter of
-        training's speed; beyond that a share of the training, or what a busy machine may need.
+        As long as building and warming up took in training, or a cold compile where it was warm,
+        and a forward pass at a quarter of training's speed; beyond that a share of the training,
+        or what a busy machine may need.
         """
         seconds, dataset = trained.seconds, self._dataset
         length, vocab_size = self._settings.max_seq_len, dataset.tokenizer.vocab_size
         tokens = 2 * length * question_rows(len(dataset.val), length, vocab_size)
         asked = 4 * tokens * seconds["training"] / max(1, trained.tokens)
         extra = max(FIRST_ANSWER_SHARE * seconds["training"], FIRST_ANSWER_SECONDS)
-        return seconds["build"] + seconds["warmup"] + asked + extra
+        begun = seconds["build"] + seconds["warmup"]
+        if trained.hello.policy.get("compile"):
+            begun = max(begun, COMPILE_SECONDS)
+        return begun + asked + extra
 
     def _answerer(self, trained: Trained, name: str) -> Answerer:
         settings, dataset = self._settings, self._dataset
