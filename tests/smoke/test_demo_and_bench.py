@@ -5,88 +5,92 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
-from autoresearch import cli, demo, demo_search, pretraining, study
+from autoresearch import bench, cli, demo, demo_search, neighbours, pretraining, study
 from autoresearch.engine.policy import Greedy
 from autoresearch.engine.sandbox import choose
 from autoresearch.verification import verify
+from prepare import training
 
 
 @pytest.fixture(autouse=True)
-def no_probes(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    """Overrides answer what would be measured: the speed probes take a minute."""
+def small(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """Little text, and overrides for what would be measured: the speed probes take a minute."""
     monkeypatch.setenv("AUTORESEARCH_COMPILE", "0")
     monkeypatch.setenv("AUTORESEARCH_DTYPE", "float32")
     monkeypatch.setenv("AUTORESEARCH_ATTENTION", "sdpa")
+    monkeypatch.setattr(demo, "EVAL_BYTES", 4_000)
+    monkeypatch.setattr(demo, "STORY_TOKENS", 20)
+    monkeypatch.setattr(bench, "EVAL_BYTES", 2_000)
 
 
-def test_demo_trains_scores_and_tells_a_story(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+def kept(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[Any]:
+    """What a function of the module returns from now on."""
+    function, returned = getattr(module, name), []
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        returned.append(function(*arguments, **options))
+        return returned[-1]
+
+    monkeypatch.setattr(module, name, call)
+    return returned
+
+
+def test_demo_trains_tells_a_story_and_ends_with_a_search(
+    capsys: pytest.CaptureFixture[str], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "demo"
-    code = cli.run(
-        ["demo", str(folder), "--seconds", "4", "--backend", "cpu", "--trials", "0", "--json"]
-    )
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert code == 0
-    result = lines[-1]
-    assert result["event"] == "result"
-    (entry,) = result["entries"]
-    assert entry["backend"] == "cpu"
-    assert entry["floor_bpb"] < entry["val_bpb"] < 8
-    assert entry["story"].startswith("One day")
-    assert (folder / "train.py").is_file()
-    assert {"phase", "progress"} <= {line["event"] for line in lines}
-    assert result["search"] is None and not (folder / "search").exists()
-    assert result["next"]
+    """Real runs, as short as they get, on a machine that may be busy; one run decides.
 
-
-def test_demo_without_a_folder_works_in_the_cache(
-    capsys: pytest.CaptureFixture[str], cache: Path
-) -> None:
-    """Candidates are kept from the cache, yet this one's own files lie in it."""
-    assert cli.run(["demo", "--seconds", "2", "--backend", "cpu", "--trials", "0"]) == 0
-    assert "A story by the model trained on cpu" in capsys.readouterr().out
-    assert (cache / "demo" / "train.py").is_file()
-
-
-def test_demo_ends_with_a_search_that_goes_on_in_the_same_folder(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Real runs, as short as they get, on a machine that may be busy; one run decides."""
+    Candidates are kept from the cache, yet this one's own files lie in it.
+    """
     monkeypatch.setattr(study, "policy_of", lambda deciding: Greedy())
     monkeypatch.setattr(demo_search, "RUN_SECONDS", 0.5)
     monkeypatch.setattr(demo_search, "EVAL_BYTES", 2_000)
-    monkeypatch.setattr(pretraining, "BUSY_SHARE", math.inf)
+    monkeypatch.setattr(neighbours, "BUSY_SHARE", math.inf)
     monkeypatch.setattr(pretraining, "SLOW_CANARY", 0.0)
-    folder = tmp_path / "demo"
+    monkeypatch.setattr(training, "OVERRUN_SECONDS", 60.0)
+    folder = cache / "demo"
+    assert cli.run(["demo", "--seconds", "1", "--backend", "cpu", "--trials", "0", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {"phase", "progress"} <= {line["event"] for line in lines}
+    result = lines[-1]
+    assert result["event"] == "result" and result["next"]
+    (entry,) = result["entries"]
+    assert entry["backend"] == "cpu" and entry["story"].startswith("One day")
+    assert entry["floor_bpb"] < entry["val_bpb"] < 8
+    assert result["search"] is None and not (folder / "search").exists()
+
+    (folder / "train.py").write_text("# mine", encoding="utf-8")
+    trained = kept(monkeypatch, demo, "run_demo")
+    searched = kept(monkeypatch, demo_search, "run_search")
     command = ["demo", str(folder), "--seconds", "1", "--backend", "cpu", "--trials", "1"]
     assert cli.run(command) == 0
     captured = capsys.readouterr()
+    assert (folder / "train.py.before").read_text(encoding="utf-8") == "# mine"
     assert "val_bpb" in captured.out and "true entropy" in captured.out
     assert "A story by the model trained on cpu" in captured.out
     assert "cpu: training" in captured.err
     assert "trial 0  keep" in captured.out and "baseline, measured on 3 seeds" in captured.out
     assert "The same train.py scores differently from seed to seed" in captured.out
     assert f"autoresearch results --dir {folder / 'search'}" in captured.out
-    first = study.Study.read(folder / "search")
-    assert verify(first) == []
-    before = first.ledger.trials()
-    assert [len(trial.replicates) for trial in before[:1]] == [3] and len(before) == 2
-    assert {run.details["tier"] for run in before[0].replicates} == {choose("auto").name}
+    made = study.Study.read(folder / "search")
+    assert verify(made) == []
+    trials = made.ledger.trials()
+    assert [len(trial.replicates) for trial in trials[:1]] == [3] and len(trials) == 2
+    assert {run.details["tier"] for run in trials[0].replicates} == {choose("auto").name}
 
-    (folder / "train.py").write_text("# mine", encoding="utf-8")
+    # The same once more, as it is told to a program.
+    monkeypatch.setattr(demo, "run_demo", lambda *arguments: trained[0])
+    monkeypatch.setattr(demo_search, "run_search", lambda *arguments: searched[0])
     assert cli.run([*command, "--json"]) == 0
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (folder / "train.py.before").read_text(encoding="utf-8") == "# mine"
-    found = result["search"]
-    assert found["before"] == 2 and [trial["id"] for trial in found["trials"]] == [0, 1, 2]
-    assert found["trials"][:2] == [trial.to_dict() for trial in before]
-    assert found["trials"][2]["status"] in {"keep", "discard", "pruned"}
+    found = json.loads(capsys.readouterr().out)["search"]
+    assert found["before"] == 0 and found["trials"] == [trial.to_dict() for trial in trials]
+    assert found["trials"][1]["status"] in {"keep", "discard", "pruned"}
     assert found["noise"] > 0 and found["meaning"]
-    assert verify(study.Study.read(folder / "search")) == []
 
 
 def test_demo_with_a_train_py_that_fails(
@@ -100,7 +104,7 @@ def test_demo_with_a_train_py_that_fails(
         )
 
     monkeypatch.setattr(preset, "apply_constants", broken)
-    code = cli.run(["demo", str(tmp_path / "demo"), "--seconds", "2", "--backend", "cpu"])
+    code = cli.run(["demo", str(tmp_path / "demo"), "--seconds", "1", "--backend", "cpu"])
     captured = capsys.readouterr()
     assert code == 5
     assert "failed" in captured.out and "no luck" in captured.out
@@ -125,7 +129,7 @@ def test_bench_mfu_writes_its_table_to_the_step_summary(
 ) -> None:
     summary, output = tmp_path / "summary.md", tmp_path / "mfu.json"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    arguments = ["--backend", "cpu", "--seconds", "2", "--repeats", "2", "--output", str(output)]
+    arguments = ["--backend", "cpu", "--seconds", "0.5", "--repeats", "2", "--output", str(output)]
     code = cli.run(["bench", "mfu", *arguments])
     captured = capsys.readouterr()
     assert code == 0
@@ -135,5 +139,5 @@ def test_bench_mfu_writes_its_table_to_the_step_summary(
     assert row["repeats"] == 2
     assert document["conditions"]["statistic"] == "median"
     text = summary.read_text(encoding="utf-8")
-    assert "| backend |" in text and "| cpu |" in text and "seconds 2.0" in text
+    assert "| backend |" in text and "| cpu |" in text and "seconds 0.5" in text
     assert "cpu" in captured.out
