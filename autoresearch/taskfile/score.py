@@ -119,7 +119,8 @@ def _read_regex(scorer: Scorer, text: str) -> Scored:
 
 def _read_json(scorer: Scorer, text: str) -> Scored:
     """The one object that has the score; other lines may stand beside it."""
-    holding = [(obj, score) for obj in _objects(text) for score in _at(obj, scorer.score_field)]
+    objects = _objects(text, scorer.score_field)
+    holding = [(obj, score) for obj in objects for score in _at(obj, scorer.score_field)]
     obj, score = _once(holding, f"JSON object with {scorer.score_field!r}")
     return Scored(_number(score, f"{scorer.score_field!r}"), _metrics(scorer, obj))
 
@@ -146,13 +147,25 @@ class _Pairs:
     pairs: tuple[tuple[str, Any], ...]
 
 
-def _objects(text: str) -> list[_Pairs]:
-    """The whole text if it is one JSON object, else the lines that are."""
+def _objects(text: str, field: str) -> list[_Pairs]:
+    """The whole text if it is one JSON object, else the lines that are.
+
+    Raises _Wrong for a line that begins one, names the score and is none: a score may be lost in
+    it, for instance that of the scorer behind what the program under test printed.
+    """
     whole = _loads(text)
     if whole is not None:  # a list of scores, too, is no score
         return [whole] if isinstance(whole, _Pairs) else []
-    loaded = [_loads(line) for line in text.splitlines() if line.lstrip().startswith("{")]
-    return [item for item in loaded if isinstance(item, _Pairs)]
+    found = []
+    for line in text.splitlines():
+        if not line.lstrip().startswith("{"):
+            continue
+        item = _loads(line)
+        if isinstance(item, _Pairs):
+            found.append(item)
+        elif json.dumps(field.partition(".")[0]) in line:
+            raise _Wrong("malformed", f"the scorer printed what is no JSON: {line[:120]!r}")
+    return found
 
 
 def _loads(text: str) -> Any:

@@ -5,10 +5,12 @@
 Each runs in a process of its own; the clock is here, around question and answer. The questions are
 many, alike and short, and the fastest counts: other programs on the machine then hardly change it.
 No question is asked twice of one process, so nothing is gained by remembering. The candidate isn't
-running while the reference is timed, before and after it.
+running while the reference is timed, before and after it. It runs as the same user as this: so that
+it can't write into this process, clock and all, Linux is told to keep others out.
 """
 
 import ast
+import ctypes
 import json
 import random
 import subprocess
@@ -16,6 +18,7 @@ import sys
 import time
 from pathlib import Path
 
+PR_SET_DUMPABLE = 4  # include/uapi/linux/prctl.h; 0 closes /proc/PID/mem and /proc/PID/fd
 ROUNDS, WORDS = 60, 1_000
 LETTERS = "abcdefghijklmnopqrstuvwxyzäöüéß"
 EDGES = ["", " ", "one", "One one ONE", "a-b_c d2e", "x² y½ z", "end.", "İstanbul ﬁne ǅ"]
@@ -67,6 +70,8 @@ def code_lines(source: str) -> int:
     return len(ast.unparse(ast.parse(source)).splitlines())
 
 
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 program, seed = Path(sys.argv[1]), int(sys.argv[2])
 asked = questions(seed)
 reference = Path("reference.py").resolve()

@@ -171,6 +171,13 @@ def test_output_that_can_be_read_in_two_ways_or_none_is_the_scorers_failure(code
     assert isinstance(found, Failure) and (found.phase, found.kind) == ("scorer", kind), found
 
 
+def test_a_score_that_was_made_unreadable_isnt_passed_over():
+    """What runs in the scorer's process could print its own score and spoil the scorer's."""
+    found = printed("print('{\"score\": 99}\\n{', end=''); print('{\"score\": 1}')")
+    assert isinstance(found, Failure) and (found.phase, found.kind) == ("scorer", "malformed")
+    assert printed("print('{not JSON'); print('{\"score\": 1}')") == Scored(1.0)
+
+
 def test_noise_beside_the_score_is_none():
     code = "import sys; sys.stdout.buffer.write(b'\\xff\\xfe\\n{\"score\": 1}\\n')"
     assert printed(code) == Scored(1.0)
