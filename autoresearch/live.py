@@ -111,7 +111,13 @@ def one_line_of(document: Mapping[str, Any]) -> str:
 def decision_of(item: Mapping[str, Any]) -> str:
     """A decision in a line: `trial 3  discard  +0.0021  the idea: the reason`."""
     words = [f"trial {item['id']}", item["status"], number(item["delta"], "+.4f")]
-    return "  ".join([*words, f"{item['idea']}: {item['reason']}"])
+    return "  ".join([*words, _why(item)])
+
+
+def _why(item: Mapping[str, Any]) -> str:
+    """An idea with its reason; of the baseline the reason alone, which says it all."""
+    idea, reason = str(item["idea"]), str(item["reason"])
+    return reason if reason.startswith(idea) else f"{idea}: {reason}"
 
 
 def standing(document: Mapping[str, Any]) -> str:
@@ -275,9 +281,7 @@ def _decisions(recent: Sequence[Mapping[str, Any]], width: int) -> RenderableTyp
             "status": item["status"],
             ">effect": number(item["delta"], "+.4f"),
             ">sure": number(item["confidence"], ".0%"),
-            "idea": item["idea"]
-            if item["delta"] is not None
-            else f"{item['idea']}: {item['reason']}",
+            "idea": item["idea"] if item["delta"] is not None else _why(item),
         }
         style = STYLES.get(item["status"], "")
         table.add_row(*[_text(cells[name], style=style) for name in names])

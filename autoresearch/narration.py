@@ -127,8 +127,8 @@ def verdict(metric: str, kept: Sequence[Trial]) -> str:
     sure = [trial.confidence for trial in kept[1:] if trial.confidence is not None]
     each = f", in {steps} steps" if steps > 1 else ""
     if len(sure) == steps:
-        each += f", {'each ' if each else ''}decided with {min(sure):.1%} confidence"
-        each += " or more" if steps > 1 else ""
+        least = "over 99.9%" if min(sure) > 0.999 else f"{'at least ' * (steps > 1)}{min(sure):.1%}"
+        each += f", {'each ' if each else ''}decided with {least} confidence"
     return f"{words}{each}."
 
 

@@ -165,7 +165,12 @@ def test_a_lineage_in_a_sentence() -> None:
     assert said.endswith(", decided with 98.7% confidence.")
     more = [first, kept, trial(7, score=1.8, delta=-0.09, confidence=0.9991)]
     said = narration.verdict("val_bpb", more)
-    assert "-0.2000 (10.0%)" in said and "in 2 steps, each decided with 98.7% confidence or" in said
+    assert (
+        "-0.2000 (10.0%)" in said
+        and "in 2 steps, each decided with at least 98.7% confidence" in said
+    )
+    sure = [first, trial(3, score=1.9, delta=-0.11, confidence=0.99999)]
+    assert "decided with over 99.9% confidence" in narration.verdict("val_bpb", sure)
     unsure = narration.verdict("val_bpb", [first, trial(3, score=1.9, delta=-0.11)])
     assert "confidence" not in unsure, "greedy states none"
 

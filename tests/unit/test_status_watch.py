@@ -23,7 +23,7 @@ from autoresearch.engine.ledger import Ledger
 from autoresearch.engine.state import State
 from autoresearch.engine.trial import Cost, Failure, Replicate, Trial, TrialStatus
 from autoresearch.init import make_workspace
-from autoresearch.live import duration, frame, progress
+from autoresearch.live import decision_of, duration, frame, progress
 from autoresearch.narration import compared
 from autoresearch.now import Now
 from autoresearch.standing import Look, pace
@@ -254,6 +254,14 @@ def test_a_pause_says_why_and_until_when(ledger: Ledger, workspace: Path, capsys
         assert "run 2" not in said, "what ran before is over"
         now.take("run", {"id": 2, "label": "check", "seed": 0})
         assert "run 1: check, seed 0" in words(drawn(Look(workspace)(), 100))
+
+
+def test_a_baseline_is_named_once() -> None:
+    item = {"id": 0, "status": "keep", "delta": None, "idea": "baseline"}
+    said = decision_of({**item, "reason": "baseline, measured on 3 seeds"})
+    assert said.count("baseline") == 1
+    other = decision_of({**item, "idea": "DEPTH: 4 -> 5", "reason": "it broke"})
+    assert other.endswith("DEPTH: 4 -> 5: it broke")
 
 
 def test_curves_are_set_side_by_side_on_one_scale() -> None:
