@@ -138,9 +138,9 @@ def search_options(function: F) -> F:
     for option in (
         click.option(
             "--combine/--no-combine",
-            default=False,
+            default=True,
             show_default=True,
-            help="Try near-misses together as soon as there are two: see `autoresearch combine "
+            help="Try near-misses together as soon as there are three: see `autoresearch combine "
             "--help`.",
         ),
         click.option(
@@ -151,7 +151,7 @@ def search_options(function: F) -> F:
             metavar="K",
             help="Every other proposal edits one of the best K programs that were champion, in "
             "turn, in place of the champion's. What comes of it is kept only if it beats the "
-            "champion.",
+            "champion. Off by default: simulated studies found less with it.",
         ),
     ):
         function = option(function)

@@ -60,7 +60,7 @@ class Options:
     attention: str | None = None
     sandbox: str = "auto"
     frontier: int = 1
-    combine: bool = False
+    combine: bool = True
 
 
 @dataclass

@@ -138,6 +138,11 @@ class Study:
 
     def trial(self, effect: float, turn: int, limit: float = math.inf) -> bool | None:
         """Judge one proposal; None when `limit` runs were spent before the answer."""
+        decision = self.judge(self.quality + effect, turn, limit)
+        return None if decision is None else decision.action == "keep"
+
+    def judge(self, quality: float, turn: int, limit: float = math.inf) -> Decision | None:
+        """Judge a program of this true quality; None when `limit` runs were spent before."""
         candidate: dict[int, float] = {}
         while True:
             evidence = Evidence(
@@ -155,21 +160,21 @@ class Study:
                 self.champion[seed] = self._measure(self.quality, seed)
                 self._pool = None
             for seed in decision.candidate_seeds:
-                candidate[seed] = self._measure(self.quality + effect, seed)
+                candidate[seed] = self._measure(quality, seed)
             if self.spent > limit:
                 return None
         kept = decision.action == "keep"
         self._pair(candidate)
         if kept:
             self._retire(self._champion_group())
-            self.quality += effect
+            self.quality = quality
             self.champion, self.first_seed = dict(candidate), next(iter(candidate))
             self.chosen_by, self.dropped = len(candidate), []
             self.keeps += 1
         else:
             self._retire(list(candidate.values())[1:])
             self.dropped.append(next(iter(candidate.items())))
-        return kept
+        return decision
 
     def noise(self) -> Noise:
         """Pooled over all groups so far, selecting runs left out."""

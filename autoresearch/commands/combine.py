@@ -44,8 +44,8 @@ def command(
     Takes the trials named, or the up to three best near-misses that no combination has held yet: a
     near-miss was measured, looked better than its champion, and was discarded because the effect
     was within the noise. Their edits are merged onto the present champion one after the other; one
-    that conflicts is left out and named. The result is one trial with the usual decision. `run
-    --combine` does this by itself.
+    that conflicts is left out and named. The result is one trial with the usual decision. `run`
+    does this by itself with three whose effects are half a standard deviation of one run or more.
 
     \b
     Exit codes:

@@ -23,6 +23,9 @@ from autoresearch.engine.workspace import Workspace
 
 NAME = "combine"  # who proposed, in the ledger
 MOST_MEMBERS = 3
+# What a loop tries together by itself: so many, each better by so many standard deviations of one
+# run. Fewer and smaller ones are mostly luck, and cost more runs than they find.
+LOOP_MEMBERS, LOOP_LEAST = MOST_MEMBERS, 0.5
 CONSIDERED = 8  # near-misses looked at; each try costs a few calls of git
 CONFLICT = "conflicts with the others or with the champion"
 CONTAINED = "the champion or the others have its edit already"
@@ -62,11 +65,11 @@ class Combination:
         return Proposal(self.description, cost=NO_COST, details={"proposer": NAME})
 
 
-def near_misses(state: State, objective: Objective) -> list[Trial]:
+def near_misses(state: State, objective: Objective, least: float = 0.0) -> list[Trial]:
     """Trials that were discarded though better by their estimate, the largest effect first.
 
     Those that a combination held already are left out, and those of another score id than the
-    champion's: their effects don't compare.
+    champion's: their effects don't compare. So are effects below `least`, in the score's unit.
     """
     if state.champion is None:
         return []
@@ -81,6 +84,7 @@ def near_misses(state: State, objective: Objective) -> list[Trial]:
         and trial.score_id == score_id
         and trial.delta is not None
         and objective.better(trial.delta, 0.0)
+        and abs(trial.delta) >= least
     ]
     return [trial for _, trial in sorted(found, key=lambda item: -item[0])]
 
@@ -110,12 +114,14 @@ def combine(
     return Combination(workspace, task, files, tuple(members), left_out)
 
 
-def best_combination(workspace: Workspace, task: Task, trials: Sequence[Trial]) -> Combination:
-    """The first of these that go together, at most three; fewer than two members: none do."""
+def best_combination(
+    workspace: Workspace, task: Task, trials: Sequence[Trial], fewest: int = 2
+) -> Combination:
+    """The first of these that go together, at most three; fewer members than `fewest`: none do."""
     trials = trials[:CONSIDERED]
-    for first in range(max(1, len(trials) - 1)):
+    for first in range(max(1, len(trials) - fewest + 1)):
         found = combine(workspace, task, trials[first:], MOST_MEMBERS)
-        if len(found.members) > 1:
+        if len(found.members) >= fewest:
             return found
     return found
 

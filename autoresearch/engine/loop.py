@@ -22,7 +22,12 @@ from typing import Any
 
 from autoresearch.engine.asking import Asker, Edit
 from autoresearch.engine.change import Change, champion_message
-from autoresearch.engine.combining import best_combination, near_misses
+from autoresearch.engine.combining import (
+    LOOP_LEAST,
+    LOOP_MEMBERS,
+    best_combination,
+    near_misses,
+)
 from autoresearch.engine.errors import StudyStopped
 from autoresearch.engine.frontier import start_of
 from autoresearch.engine.judging import Judge
@@ -52,7 +57,7 @@ class Loop:
     large_files: globs of what a run leaves that is worth its disk for a champion only. prune: stop
     a candidate's first run when it can't catch up with the champion any more. frontier: of so many
     of the best programs that were champion a proposer gets one to edit. combine: try near-misses
-    together as soon as there are two.
+    together as soon as there are three that aren't all too small.
     """
 
     task: Task
@@ -200,9 +205,11 @@ class Loop:
     def _turn(self, proposer: Proposer, budget: Budget) -> Trial | Proposal:
         """The next trial: of near-misses together, where that is asked for, or of a proposal."""
         if self.combine:
-            members = near_misses(self.state, self.task.objective)
-            found = best_combination(self.workspace, self.task, members)
-            if len(found.members) > 1:
+            noise = self.state.noise(self._judge.champion.score_id)
+            least = 0.0 if noise is None else LOOP_LEAST * noise.sd
+            members = near_misses(self.state, self.task.objective, least)
+            found = best_combination(self.workspace, self.task, members, LOOP_MEMBERS)
+            if len(found.members) >= LOOP_MEMBERS:
                 return self.trial(found, combines=found.ids)
         start = start_of(self.state, self.task.objective, self.frontier)
         return self.trial(Asker(self, proposer, budget, start), start)

@@ -18,7 +18,7 @@ from tests.unit.command_line import make_fake_workspace, run
 
 # Worth 0.05 at least: what gains less is a near-miss.
 TASK = "\n[task.policy]\nmin_effect = 0.05\n"
-SEED = "GAIN_A = 0.0\nGAIN_B = 0.0\nGAIN_C = 0.0\n"
+SEED = "GAIN_A = 0.0\nGAIN_B = 0.0\nGAIN_C = 0.0\nGAIN_D = 0.0\n"
 
 
 def measure(self: Pretraining, request: MeasureRequest) -> Replicate:
@@ -112,14 +112,15 @@ def test_run_combines_by_itself_and_begins_elsewhere(workspace: Path, capsys) ->
     assert edit(capsys, A=0.3) == 0
     assert edit(capsys, B=0.04) == 10
     assert edit(capsys, C=0.04) == 10
-    code, _, err = run(capsys, "run", "--trials", 3, "--combine", "--frontier", 2)
+    assert edit(capsys, D=0.04) == 10
+    code, _, err = run(capsys, "run", "--trials", 3, "--frontier", 2)
     assert code == 0, err
     trials = json.loads(run(capsys, "results", "--json")[1])["trials"]
-    assert trials[4]["combines"] in ([2, 3], [3, 2]) and trials[4]["status"] == "keep"
-    starts = [trial["start"] for trial in trials[5:]]
+    assert sorted(trials[5]["combines"]) == [2, 3, 4] and trials[5]["status"] == "keep"
+    starts = [trial["start"] for trial in trials[6:]]
     # The better of the two former champions, by turns with the champion.
     assert sorted(starts, key=str) == [1, None]
-    at = 5 + starts.index(1)
+    at = 6 + starts.index(1)
     assert "begun at" in run(capsys, "show", at)[1]
     assert subprocess.run(["git", "diff", "--quiet"]).returncode == 0
     assert run(capsys, "verify")[0] == 0

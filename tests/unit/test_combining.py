@@ -128,33 +128,46 @@ def test_at_most_three_and_none_of_none(loop):
 
 def test_the_loop_combines_once_before_it_asks_again(loop):
     loop.combine = True
-    proposer, trials = run(loop, table(A=-0.06), table(B=-0.07), table(A=-0.06, B=-0.07, C=0.9))
-    assert [trial.combines for trial in trials] == [(), (), (), (2, 1), ()]
-    assert trials[3].status is TrialStatus.KEEP
-    # Two proposals, the combination, a third, and the one that had nothing left.
-    assert len(proposer.requests) == 4
-    assert ids(proposer.observed) == [0, 1, 2, 3, 4]
+    ideas = [table(A=-0.06), table(B=-0.07), table(C=-0.05), table(A=-0.06, B=-0.07, C=0.9)]
+    proposer, trials = run(loop, *ideas)
+    assert [trial.combines for trial in trials] == [(), (), (), (), (2, 1, 3), ()]
+    assert trials[4].status is TrialStatus.KEEP
+    # Three proposals, the combination, a fourth, and the one that had nothing left.
+    assert len(proposer.requests) == 5
+    assert ids(proposer.observed) == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_loop_leaves_alone_what_is_most_likely_luck(loop, monkeypatch):
+    """Two near-misses, or three that are small against the noise of a run."""
+    loop.combine = True
+    run(loop, table(A=-0.06), table(B=-0.07))
+    monkeypatch.setattr("autoresearch.engine.loop.LOOP_LEAST", 1e4)
+    run(loop, table(C=-0.05))
+    with loop:
+        assert not any(trial.combines for trial in loop.ledger.trials())
+        assert ids(near_misses(loop.state, loop.task.objective)) == [2, 1, 3]
+        assert ids(near_misses(loop.state, loop.task.objective, 0.065)) == [2]
 
 
 def test_without_being_asked_to_the_loop_does_not_combine(loop):
-    _, trials = run(loop, table(A=-0.06), table(B=-0.07))
-    assert len(trials) == 3
+    _, trials = run(loop, table(A=-0.06), table(B=-0.07), table(C=-0.05))
+    assert len(trials) == 4
 
 
 def test_a_combination_that_was_tried_before_is_refused_and_not_tried_again(loop):
     # Both at once was better on its own day and undone since.
-    run(loop, table(A=-0.06, B=-0.07))
+    run(loop, table(A=-0.06, B=-0.07, C=-0.05))
     with loop:
         assert loop.state.champion == 1
         loop.restore(0, "on second thought")
     loop.combine = True
-    proposer, trials = run(loop, table(A=-0.06), table(B=-0.07))
-    together = trials[4]
-    assert together.combines == (3, 2)
+    proposer, trials = run(loop, table(A=-0.06), table(B=-0.07), table(C=-0.05))
+    together = trials[5]
+    assert together.combines == (3, 2, 4)
     assert together.status is TrialStatus.REJECTED
     assert together.reason.startswith("duplicate: the same program as trial 1")
-    assert len(trials) == 5
-    assert len(proposer.requests) == 3
+    assert len(trials) == 6
+    assert len(proposer.requests) == 4
 
 
 def test_what_crashes_together_is_not_mended(loop):
@@ -167,18 +180,18 @@ def test_what_crashes_together_is_not_mended(loop):
     loop.combine = True
     events = []
     loop.on_event = lambda name, data: events.append((name, data.get("id")))
-    _, trials = run(loop, table(A=-0.06) + crash, table(B=-0.07) + crash)
-    assert trials[3].combines == (2, 1)
-    assert trials[3].status is TrialStatus.CRASH
-    assert events.count(("run", 3)) == 1
+    _, trials = run(loop, *(table(**{name: -0.06}) + crash for name in "ABC"))
+    assert trials[4].combines == (1, 2, 3)
+    assert trials[4].status is TrialStatus.CRASH
+    assert events.count(("run", 4)) == 1
 
 
 def test_a_combination_counts_as_a_trial_of_the_budget(loop):
     loop.combine = True
-    proposer = Script(table(A=-0.06), table(B=-0.07), table(C=-0.07))
+    proposer = Script(table(A=-0.06), table(B=-0.07), table(C=-0.07), table(C=-0.08))
     with loop:
-        assert loop.run(proposer, Budget(trials=3)) == "3 trials done"
-    assert [bool(trial.combines) for trial in loop.ledger.trials()] == [False, False, False, True]
+        assert loop.run(proposer, Budget(trials=4)) == "4 trials done"
+    assert [bool(trial.combines) for trial in loop.ledger.trials()] == [*[False] * 4, True]
 
 
 def test_a_conflict_everywhere_leaves_the_turn_to_the_proposer(loop):
