@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
-import stat
 import statistics
 import time
 from collections.abc import Iterable, Mapping
@@ -31,8 +29,9 @@ from autoresearch.engine.trial import Failure, Replicate
 from autoresearch.neighbours import Neighbours
 from autoresearch.taskfile.files import fingerprint
 from autoresearch.taskfile.guard import Guard
-from autoresearch.taskfile.inputs import RUNNER, InTheWay
-from autoresearch.taskfile.model import Program, Scorer, TaskFile
+from autoresearch.taskfile.inputs import RUNNER, Inputs, InTheWay
+from autoresearch.taskfile.leavings import leave_new_files, why_it_failed
+from autoresearch.taskfile.model import Program, Runner, Scorer, TaskFile
 from autoresearch.taskfile.score import PHASE, Scored, missing_metric, read_score
 
 TAMPERED = "tampered"
@@ -122,6 +121,10 @@ class CommandMeasure:
         return hashlib.sha256(f"{self.score_id} {inputs}".encode()).hexdigest()[:16]
 
     @property
+    def _inputs(self) -> Inputs:
+        return self.guard.inputs.inputs
+
+    @property
     def _scorer(self) -> Scorer:
         if self.role == "holdout" and self.task.holdout is not None:
             return self.task.holdout
@@ -147,7 +150,7 @@ class CommandMeasure:
         changed = self.guard.inputs.changed()
         if changed:
             raise _Failed(Failure("runner", TAMPERED, f"inputs changed while it ran: {changed}"))
-        _leave_new_files(request.run_dir / "output", request.folder, self._most_bytes)
+        leave_new_files(request.run_dir / "output", request.folder, self._most_bytes)
         if isinstance(found, _Failed):
             raise found
         return found
@@ -161,7 +164,7 @@ class CommandMeasure:
                 try:
                     self._run(request, output, {**words, "program": str(output)})
                 finally:
-                    self.guard.inputs.inputs.unlink(output)
+                    self._inputs.unlink(output)
             away = self.guard.leads_out(output)
             if away:
                 raise _Failed(Failure("runner", TAMPERED, f"it left what leads out: {away}"))
@@ -182,11 +185,11 @@ class CommandMeasure:
                 request.folder, output, symlinks=True, ignore=shutil.ignore_patterns(".git")
             )
             try:
-                readable = self.guard.inputs.inputs.link(RUNNER, output)
+                readable = self._inputs.link(RUNNER, output)
                 done = self._program(
                     runner, output, request, words, writable=[output], readable=readable
                 )
-                failure = self._runner_failure(done, runner.timeout_seconds)
+                failure = self._runner_failure(done, runner)
             except InTheWay as error:
                 raise _Failed(Failure("runner", TAMPERED, error.message)) from error
             except OSError as error:
@@ -199,16 +202,16 @@ class CommandMeasure:
         assert failure is not None
         raise _Failed(failure)
 
-    def _runner_failure(self, done: Finished, limit: float) -> Failure | None:
+    def _runner_failure(self, done: Finished, runner: Runner) -> Failure | None:
         if done.stopped == "deadline":
-            kind, message = "timeout", f"it was not done after {limit:g} s"
+            kind, message = "timeout", f"it was not done after {runner.timeout_seconds:g} s"
         elif done.stopped:
             kind, message = "flood", "it printed without end"
         elif done.returncode < 0:
             kind, message = "killed", f"it died of signal {-done.returncode}"
         elif done.returncode:
             kind, message = "exit_code", f"it exited with status {done.returncode}"
-            message += self._refused_write(done)
+            message += why_it_failed(self._inputs, runner, self.tier, done.tail)
         else:
             return None
         return Failure("runner", kind, message, self._tail(done))
@@ -253,7 +256,7 @@ class CommandMeasure:
 
     def _linked_inputs(self, folder: Path) -> list[Path]:
         try:
-            return self.guard.inputs.inputs.link(self.role, folder)
+            return self._inputs.link(self.role, folder)
         except OSError as error:
             raise _Failed(Failure(PHASE, "missing", str(error))) from error
 
@@ -292,16 +295,6 @@ class CommandMeasure:
         with log.open("a", encoding="utf-8") as file:
             file.write(f"$ {' '.join(argv)}\n{done.stdout}{done.stderr}\n")
         return done
-
-    def _refused_write(self, done: Finished) -> str:
-        """What to do if it failed because it may not write an input; "" if that wasn't it."""
-        path = self.guard.inputs.inputs.refused(done.tail)
-        if not path:
-            return ""
-        return (
-            f"; it may not write in the input {path}: let a variable in `env` name another folder "
-            "for what it writes, such as HF_DATASETS_CACHE: cache"
-        )
 
     def _refuse_tampering(self, when: str) -> None:
         changed = self.guard.tampered()
@@ -345,41 +338,3 @@ def _prints(folder: Path) -> dict[str, str]:
         return fingerprint(folder)
     except Rejected as error:
         raise _Failed(Failure("runner", TAMPERED, error.message)) from error
-
-
-def _leave_new_files(output: Path, program: Path, most_bytes: int) -> None:
-    """Of a runner's folder keep what it wrote, if that isn't much: the rest is the candidate."""
-    if output.is_symlink() or not output.is_dir():
-        return
-    try:
-        total = _drop_same(output, program)
-        if total > most_bytes or not any(output.iterdir()):
-            shutil.rmtree(output)
-    except OSError:  # a stranger made these folders: what can't be read or removed isn't worth more
-        shutil.rmtree(output, ignore_errors=True)
-
-
-def _drop_same(output: Path, program: Path) -> int:
-    """Remove what is the candidate's own; the bytes that are left."""
-    total = 0
-    for parent, folders, files in os.walk(output, topdown=False):
-        for name in files:
-            place = Path(parent, name)
-            same, status = program / place.relative_to(output), place.lstat()
-            if not stat.S_ISREG(status.st_mode):
-                continue
-            if same.is_file() and _equal(place, same):
-                place.unlink()
-            else:
-                total += status.st_size
-        for name in folders:
-            inner = Path(parent, name)
-            if not inner.is_symlink() and not any(inner.iterdir()):
-                inner.rmdir()
-    return total
-
-
-def _equal(one: Path, other: Path) -> bool:
-    if one.lstat().st_size != other.lstat().st_size:
-        return False
-    return one.read_bytes() == other.read_bytes()

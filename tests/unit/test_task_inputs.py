@@ -297,6 +297,17 @@ def test_a_program_on_path_may_lie_in_a_folder_that_is_hidden(tier, make, tmp_pa
     assert "secret" not in seen
 
 
+@pytest.mark.parametrize("tier", ["process", *strict_tiers()])
+def test_a_run_that_fails_for_a_cache_in_the_home_folder_says_so(tier, make, tmp_path, monkeypatch):
+    cache = tmp_path / "home" / ".cache"
+    cache.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(cache.parent))
+    monkeypatch.setenv("HF_HOME", str(cache))
+    failure = make(tier, run="raise SystemExit(1)", runner=", pass_env: [HF_HOME]").once().failure
+    told = failure is not None and f"HF_HOME is {cache}, which the sandbox" in failure.message
+    assert told == (tier != "process"), failure
+
+
 # -- environments ----------------------------------------------------------------------------------
 
 
