@@ -28,7 +28,9 @@ import pytest
 from autoresearch.engine.proposers.base import NO_COST, Proposal, ProposalRequest
 from autoresearch.engine.task import Budget, MeasureRequest
 from autoresearch.engine.trial import Replicate, Trial, TrialStatus
+from autoresearch.study import Options
 from autoresearch.taskfile import study as study_module
+from autoresearch.taskfile.measure import CommandMeasure
 from autoresearch.taskfile.study import TaskStudy
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="its sessions are forks")
@@ -56,11 +58,8 @@ def artifacts(number: int) -> dict[str, str]:
 # -- a session -----------------------------------------------------------------------------------
 
 
-class Fake:
-    """In place of CommandMeasure: the number, if all artifacts agree on it."""
-
-    def __init__(self, *_: Any) -> None:
-        return
+class Fake(CommandMeasure):
+    """Runs nothing: the score is the number, if all artifacts agree on it."""
 
     def __call__(self, request: MeasureRequest) -> Replicate:
         number = int((request.folder / "a.txt").read_text())
@@ -134,7 +133,7 @@ def session(folder: Path, order: dict[str, Any]) -> list[str]:
     study_module.CommandMeasure = Fake  # type: ignore[assignment, misc]
     killer = Killer(order.get("step"))
     killer.install()
-    with TaskStudy.write(folder / "task.yaml", "process") as study:
+    with TaskStudy.write(folder / "task.yaml", Options(sandbox="process")) as study:
         wrong = list(problems(folder, study))
         if wrong:
             raise AssertionError(wrong)
