@@ -72,10 +72,14 @@ class Guard:
 
         Scoring goes on with what is in memory.
         """
+        changed = self.changes()
+        self._prints = self._now()
+        return changed
+
+    def changes(self) -> str:
+        """What `tampered` would say if it was asked."""
         now = self._now()
-        changed = sorted(path for path in now if now[path] != self._prints[path])
-        self._prints = now
-        return ", ".join(changed)
+        return ", ".join(sorted(path for path in now if now[path] != self._prints[path]))
 
     def leads_out(self, output: Path) -> str:
         """What in a runner's folder would lead whoever reads it elsewhere, in words; "" if nothing.

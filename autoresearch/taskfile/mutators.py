@@ -35,6 +35,7 @@ class WatchedProposer:
     guard: Guard
     seconds: float
     name: str = field(init=False)
+    _proposed: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.name = self.inner.name
@@ -51,10 +52,19 @@ class WatchedProposer:
             if changed:
                 text = f"{proposal.problem}; meanwhile {changed} changed on disk ({TAMPERED})"
                 return replace(proposal, problem=text)
+            return proposal
+        self._proposed = True
+        changed = self.guard.changes()
+        if changed:  # the record says it, also of an edit that is refused before it is measured
+            text = f"{proposal.description} [meanwhile {changed} changed on disk: {TAMPERED}]"
+            return replace(proposal, description=text)
         return proposal
 
     def observe(self, trial: Trial) -> None:
-        """As the inner proposer."""
+        """As the inner proposer; what changed on disk until now is no later edit's doing."""
+        if self._proposed:
+            self._proposed = False
+            self.guard.tampered()
         self.inner.observe(trial)
 
 

@@ -11,15 +11,23 @@ from typing import Any
 
 import pytest
 
-from autoresearch.engine.proposers.base import LARGE, changed_files, snapshot
+from autoresearch.engine.proposers.base import (
+    LARGE,
+    Proposal,
+    ProposalRequest,
+    changed_files,
+    snapshot,
+)
+from autoresearch.engine.proposers.digest import Digest
 from autoresearch.engine.proposers.process import run_program
 from autoresearch.engine.sandbox import choose
 from autoresearch.engine.task import MeasureRequest
-from autoresearch.engine.trial import Failure, Replicate
+from autoresearch.engine.trial import Failure, Replicate, Trial, TrialStatus
 from autoresearch.taskfile.files import Place
 from autoresearch.taskfile.guard import Guard
 from autoresearch.taskfile.measure import CommandMeasure
 from autoresearch.taskfile.model import Scorer, TaskFile, load
+from autoresearch.taskfile.mutators import WatchedProposer
 from autoresearch.taskfile.repository import Repository
 from autoresearch.taskfile.score import Scored, missing_metric, read_score
 
@@ -124,6 +132,35 @@ def test_a_runners_folder_exchanged_for_a_link_costs_the_user_nothing(folder):
     move = f"import os; os.rename(os.getcwd(), '../x'); os.symlink({str(folder)!r}, '../output')"
     assert measured(folder, move).failure is not None
     assert {path.name for path in folder.iterdir()} == before
+
+
+class Meddler:
+    """Edits, and exchanges the scorer meanwhile."""
+
+    name = "meddler"
+
+    def __init__(self, folder: Path, times: int) -> None:
+        self.folder, self.times = folder, times
+
+    def propose(self, request: ProposalRequest) -> Proposal:
+        self.times -= 1
+        if self.times >= 0:
+            (self.folder / "score.py").write_text("print(9e9)")
+        return Proposal("an edit")
+
+    def observe(self, trial: Trial) -> None:
+        return
+
+
+def test_who_exchanged_the_scorer_is_recorded_and_nobody_after_it_blamed(folder):
+    guard = Guard.of(Place.of(folder / "task.yaml"), load(folder / "task.yaml"))
+    proposer = WatchedProposer(Meddler(folder, times=1), guard, 60)
+    request = ProposalRequest(folder, ("a.txt",), "", Digest(), 60)
+    assert "meanwhile score.py changed on disk: tampered" in proposer.propose(request).description
+    assert guard.changes() == "score.py", "its measurement will refuse it"
+    # One limit broken, and it isn't measured.
+    proposer.observe(Trial(1, 0, TrialStatus.REJECTED, "max-lines: ..."))
+    assert proposer.propose(request).description == "an edit" and guard.tampered() == ""
 
 
 # -- what a scorer prints ------------------------------------------------------------------------
