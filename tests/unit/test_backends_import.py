@@ -112,9 +112,14 @@ def test_unavailable_backend_says_why():
         backends.select("rocm")
 
 
-def test_selection_reproduces_itself_in_a_child():
+def test_selection_reproduces_itself_in_a_child(monkeypatch):
+    """Of its own, the child would choose otherwise: see `run_python`."""
     pytest.importorskip("torch")
+    monkeypatch.setenv("AUTORESEARCH_DTYPE", "bfloat16")
+    monkeypatch.setenv("AUTORESEARCH_COMPILE", "0")
+    monkeypatch.setenv("AUTORESEARCH_ATTENTION", "sdpa")
     chosen = backends.select("cpu").environment()
+    assert (chosen["AUTORESEARCH_DTYPE"], chosen["AUTORESEARCH_ATTENTION"]) == ("bfloat16", "sdpa")
     seen = run_python(
         "import backends, json\nprint(json.dumps(backends.select().environment()))", **chosen
     )
