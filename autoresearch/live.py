@@ -125,7 +125,7 @@ def standing(document: Mapping[str, Any]) -> str:
     if document["running"]:
         return "running"
     if document["killed"]:
-        return "the loop was killed: `autoresearch run` goes on where it was"
+        return "the loop was killed: started again it goes on where it was"
     if document.get("over"):
         return "the loop has ended"
     return "nothing runs" if document["trials"] else "no study here yet: waiting for one"
