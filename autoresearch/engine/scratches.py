@@ -21,7 +21,7 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,17 @@ def file_system(git: Git) -> str:
     pairs = (line.partition(" ") for line in found)
     lines = [f"\t{name.removeprefix('core.')} = {value}\n" for name, _, value in pairs]
     return "[core]\n" + "".join(lines) if lines else ""
+
+
+def write(folder: Path, files: Mapping[str, bytes | None]) -> None:
+    """Write files below a folder; None removes one."""
+    for path, data in files.items():
+        place = folder / path
+        if data is None:
+            place.unlink(missing_ok=True)
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
 
 
 # -- removing --------------------------------------------------------------------------------------

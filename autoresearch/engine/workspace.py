@@ -150,7 +150,7 @@ class Workspace(Study):
     def place(self, scratch: Path, files: Mapping[str, bytes], task: Task) -> None:
         """Make these the artifacts of a scratch folder that was just made; others are removed."""
         gone = dict.fromkeys(self.artifacts(self._seals[scratch].base, task))
-        _write(scratch, {**gone, **files})
+        scratches.write(scratch, {**gone, **files})
 
     def collect(self, scratch: Path, task: Task) -> Change:
         """Take the artifacts back; everything else that differs is listed. Raises Rejected."""
@@ -394,14 +394,3 @@ class Workspace(Study):
             reason = follow.follow(self._git, place, move.old, move.new)
         self._marker.unlink(missing_ok=True)
         return reason
-
-
-def _write(folder: Path, files: Mapping[str, bytes | None]) -> None:
-    """Write files below a folder; None removes one."""
-    for path, data in files.items():
-        place = folder / path
-        if data is None:
-            place.unlink(missing_ok=True)
-            continue
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(data)
