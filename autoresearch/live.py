@@ -50,7 +50,7 @@ def tried(document: Mapping[str, Any]) -> str:
     """`3 keep, 9 discard, 1 crash`, and how many an hour."""
     words = ", ".join(f"{n} {name}" for name, n in document["counts"].items()) or "none yet"
     rate = document["pace"].get("trials_per_hour")
-    return words if rate is None else f"{words}  ({rate:.3g} an hour)"
+    return words if rate is None else f"{words}  ({rate:{'.3g' if rate < 100 else ',.0f'}} an hour)"
 
 
 def spent(document: Mapping[str, Any]) -> str:

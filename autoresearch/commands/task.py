@@ -145,6 +145,7 @@ def show_end(out: Output, file: Path, study: TaskStudy, reason: str) -> None:
         },
         then=[
             f"autoresearch results{there(file)}    every trial",
+            f"autoresearch export{there(file)}    its files, and a patch per kept idea",
             f"{go_on(file)}    go on",
         ],
     )
