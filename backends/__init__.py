@@ -76,13 +76,17 @@ def select(requested: str | None = None) -> Selection:
 
 @functools.cache
 def _select(requested: str, overrides: Overrides) -> Selection:
+    from backends.compiled_headers import make_once
     from backends.hardware import detect
     from backends.policy import choose_policy, questions
     from backends.speed import measure
 
     hardware, passed_over = detect(requested)
     figures = measure(hardware, questions(hardware, overrides), overrides)
-    return Selection(hardware, choose_policy(hardware, figures, overrides), passed_over)
+    policy = choose_policy(hardware, figures, overrides)
+    if policy.compile and hardware.backend == "cpu":
+        make_once()
+    return Selection(hardware, policy, passed_over)
 
 
 def selection_for(framework: str) -> Selection:

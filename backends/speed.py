@@ -232,7 +232,7 @@ class _Probe:
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "TORCHINDUCTOR_COMPILE_THREADS": "1",  # a pool of compilers starts slower than it helps
-            **_settled(self.request.hardware.backend),
+            **settled(self.request.hardware.backend),
         }
         self.errors = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
@@ -292,8 +292,8 @@ class _Probe:
         return ": ".join((f"its process ended with status {self.status}", *said))
 
 
-def _settled(backend: str) -> dict[str, str]:
-    """Variables that leave a probe process nothing to measure.
+def settled(backend: str) -> dict[str, str]:
+    """Variables that leave a process nothing to measure.
 
     torch's compiler pickles, pickling asks every loaded module for every name, and so `backends`
     is asked for its lazy ones: without these it would start probes from within a probe.

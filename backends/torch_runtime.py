@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 import backends
 from backends import attention as implementations
+from backends import compiled_headers
 from backends.loss_scaling import LossScaler
 from backends.policy import Overrides
 from backends.process_memory import peak_rss_mb, reset_peak_rss
@@ -234,6 +235,8 @@ def _compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
     # warm start then traced and partitioned the whole model anew, 10 s instead of 4. What such a
     # function does is part of the cache's key; a test changes one to see it.
     torch._functorch.config.autograd_cache_allow_custom_autograd_functions = True
+    if _this("device").type == "cpu":
+        compiled_headers.use()
     return torch.compile(fn, dynamic=False, fullgraph=True, mode=policy.compile_mode or None)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from autoresearch.engine.sandbox import Tier, all_tiers
+from backends import compiled_headers
 from prepare import process, watch
 from prepare.experiment import run_experiment
 from prepare.isolation import NEVER_STOPPED, access_for
@@ -159,11 +160,18 @@ def test_a_candidate_is_granted_its_own_files_and_no_other_trials(tmp_path):
     assert {"runs", ".git", ".autoresearch", ".env", "results.tsv", "data"} <= hidden
 
 
-def test_torch_compile_works_and_what_it_made_is_kept(tier, tmp_path, settings, monkeypatch):
+def test_torch_compile_works_with_the_harness_header_and_what_it_made_is_kept(
+    tier, tmp_path, settings, monkeypatch
+):
     if not tier.strict or shutil.which("c++") is None:
         pytest.skip("for strict tiers, with a C++ compiler")
     monkeypatch.setenv("AUTORESEARCH_COMPILE", "1")
-    act = "runtime.compile(lambda x: (x * 2).sin().sum())(torch.ones(64))"
+    compiled_headers.make_once()
+    act = (
+        "runtime.compile(lambda x: (x * 2).sin().sum())(torch.ones(64))\n"
+        "    from torch._inductor import codecache\n"
+        f"    assert codecache._HEADER_DIR == {str(compiled_headers.folder())!r}"
+    )
     outcome = run(tier, tmp_path, settings, build=act)
     assert isinstance(outcome, Result), outcome
     assert outcome.touched == ()

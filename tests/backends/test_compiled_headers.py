@@ -1,0 +1,79 @@
+"""torch.compile's precompiled header: made once, by the harness, and read by candidates."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from backends import compiled_headers
+
+codecache = pytest.importorskip("torch._inductor.codecache")
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch):
+    """The harness's folder, and torch's function in the place of which one writes down a call."""
+    monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "own"))
+    place = compiled_headers.folder()
+    place.mkdir(parents=True)
+
+    def precompile(header: str) -> str:
+        path = Path(codecache._HEADER_DIR) / header
+        if path.is_relative_to(place) and not path.exists():
+            raise PermissionError(str(path))
+        return str(path)
+
+    for name in ("_HEADER_DIR", "_HEADER_LOCK_DIR"):
+        monkeypatch.setattr(codecache, name, str(tmp_path / "torch"))
+    monkeypatch.setattr(codecache, "_precompile_header", precompile)
+    return place
+
+
+def use() -> None:
+    compiled_headers.use.cache_clear()
+    compiled_headers.use()
+
+
+def test_a_header_of_the_harness_is_taken_and_locked_elsewhere(shared, tmp_path):
+    (shared / "a.h").touch()
+    (shared / compiled_headers.MADE).touch()
+    use()
+    assert codecache._precompile_header("a.h") == str(shared / "a.h")
+    assert Path(codecache._HEADER_LOCK_DIR).is_relative_to(tmp_path / "own")
+
+
+def test_one_that_the_harness_did_not_make_is_made_in_the_own_folder(shared, tmp_path):
+    (shared / compiled_headers.MADE).touch()
+    use()
+    assert Path(codecache._precompile_header("b.h")).is_relative_to(tmp_path / "own")
+
+
+def test_what_was_not_finished_is_not_used(shared, tmp_path):
+    (shared / "a.h").touch()
+    use()
+    assert codecache._precompile_header("a.h") == str(tmp_path / "torch" / "a.h")
+
+
+def test_they_are_made_once_and_again_after_a_failure(shared, monkeypatch):
+    runs = []
+
+    def fail(command, **_):
+        runs.append(command)
+        raise subprocess.CalledProcessError(1, command)
+
+    monkeypatch.setattr(compiled_headers.subprocess, "run", fail)
+    compiled_headers.make_once()
+    assert not (shared / compiled_headers.MADE).exists()
+    monkeypatch.setattr(
+        compiled_headers.subprocess, "run", lambda command, **_: runs.append(command)
+    )
+    compiled_headers.make_once()
+    compiled_headers.make_once()
+    assert [Path(command[-1]) for command in runs] == [shared, shared]
+
+
+def test_another_compiler_has_another_folder(monkeypatch, tmp_path):
+    first = compiled_headers.folder()
+    monkeypatch.setenv("CXX", str(tmp_path / "c++"))
+    assert compiled_headers.folder() != first
