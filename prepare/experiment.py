@@ -195,12 +195,11 @@ class _Experiment:
                     self._emit,
                     weights,
                 )
-                keep_compiled(process.folder, Path(self._configuration["script"]))
         except TrainingFailed as failed:
             return self._failure(failed.phase, failed.kind, failed.message, "train")
         begun = time.monotonic()
         try:
-            score, probes = self._score(trained)
+            score, probes = self._score(trained, process.folder)
         except InvalidAnswer as invalid:
             return self._failure("scoring", invalid.kind, invalid.message, *ANSWERERS)
         except CandidateFailed as failed:
@@ -244,7 +243,7 @@ class _Experiment:
 
     # Scoring --------------------------------------------------------------------------------
 
-    def _score(self, trained: Trained) -> tuple[Score, ProbeReport]:
+    def _score(self, trained: Trained, trained_in: Path) -> tuple[Score, ProbeReport]:
         settings, dataset = self._settings, self._dataset
         rows = dataset.val.read_all()
         names = secrets.SystemRandom().sample(ANSWERERS, 2)
@@ -254,6 +253,10 @@ class _Experiment:
             self._answerer(trained, names[1]) as second,
         ):
             first = first_lives.enter_context(self._answerer(trained, names[0]))
+            # Both load the framework by now, which takes longer than this.
+            keep_compiled(trained_in, Path(self._configuration["script"]))
+            first.configure()
+            second.configure()
             first.load(*limits)
 
             def ask_second(questions: list[np.ndarray]) -> Iterator[np.ndarray]:

@@ -191,7 +191,6 @@ class CandidateProcess:
         access = self._access
         temporary = self.folder / "tmp"  # a tier with a private /tmp names that instead
         temporary.mkdir()
-        begin_warm(self.folder, *access.warm_from)
         own = {**environment, MARK_VARIABLE: self._mark, **cache_variables(self.folder)}
         own |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))
         return access.sandbox.wrap(
@@ -203,7 +202,12 @@ class CandidateProcess:
         )
 
     def configure(self, **fields: Any) -> None:
-        """Send the first message, with what the audit hook needs to know."""
+        """Send the first message, with what the audit hook needs to know.
+
+        The caches are filled first: while the process, which compiles nothing before it hears of a
+        candidate, loads the framework.
+        """
+        begin_warm(self.folder, *self._access.warm_from)
         rules = {
             "readable": [str(path) for path in self._access.readable],
             "writable": [

@@ -115,7 +115,9 @@ class Answerer:
     """A candidate process that answers rows of tokens with logits, two questions in flight.
 
     with Answerer(run_dir, configuration, environment, timeout) as answerer:
-        for index, logits in answerer.ask(questions): ...
+        answerer.configure()
+        answerer.load(startup, seconds)
+        for logits in answerer.ask(questions): ...
     """
 
     def __init__(
@@ -152,8 +154,12 @@ class Answerer:
             touched=touched,
         )
         self._deadline = time.monotonic() + timeout
+        self._configuration = configuration
+
+    def configure(self) -> None:
+        """Say what is to be loaded. The process loads the framework meanwhile."""
         self._process.configure(
-            **configuration,
+            **self._configuration,
             questions=self._questions.address,
             answers=self._answers.address,
             shape=[2, self._question_tokens],
