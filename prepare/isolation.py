@@ -21,7 +21,8 @@ HIDDEN_NAMES = ("runs", "results.jsonl", "results.tsv")
 # Whatever the tier.
 NEVER_STOPPED = (
     "training on, from tokens kept in the weights, before the first answer: for as long as its own "
-    "build and warm-up took and 20 s (a twentieth of the training, if that is more)",
+    "build and warm-up took (90 s at least where models are compiled) and 20 s (a twentieth of the "
+    "training, if that is more)",
     "answers that depend on the future too rarely for the probes to meet: what that can earn was "
     "measured, 0.01 bits per byte at one hard token in 64",
 )
