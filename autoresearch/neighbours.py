@@ -11,12 +11,15 @@ it (bubblewrap doesn't wait for its own, Windows never tells): such a stretch is
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from dataclasses import dataclass
 
 import psutil
 
+# The machine slept: what ran was stopped amid, and a clock that goes on meanwhile ran with it.
+ASLEEP_SECONDS = 1.0
 # What other processes may take of this machine, as a share of all cores, averaged over a run.
 # One core of two lost during a 30 s run was measured to cost 0.11 val_bpb, fifty times the noise.
 BUSY_SHARE = 0.15
@@ -44,6 +47,7 @@ class Neighbours:
         self._last: _Look | None = None
         self._passed = self._others = 0.0
         self._plugged = self.battery_lost = False
+        self._asleep = self.slept = 0.0
 
     def _watch(self) -> None:
         while not self._stop.wait(self._every):
@@ -51,6 +55,7 @@ class Neighbours:
 
     def _sample(self) -> None:
         self.battery_lost = self.battery_lost or (self._plugged and not _plugged())
+        self.slept = _seconds_asleep() - self._asleep
         last, now = self._last, _look()
         if last is None or now.at - last.at < SHORTEST:
             return  # together with the next one
@@ -69,12 +74,14 @@ class Neighbours:
         """Why what was timed meanwhile can't be compared, or ""."""
         if self.battery_lost:
             return "the machine went from mains to battery"
+        if self.slept > ASLEEP_SECONDS:
+            return f"the machine slept for {self.slept:.0f} s"
         if self.share > BUSY_SHARE:
             return f"other processes took {self.share:.0%} of the machine"
         return ""
 
     def __enter__(self) -> Neighbours:
-        self._plugged, self._last = _plugged(), _look()
+        self._plugged, self._last, self._asleep = _plugged(), _look(), _seconds_asleep()
         self._thread.start()
         return self
 
@@ -108,3 +115,20 @@ def _plugged() -> bool:
     """Whether the machine runs on mains power; one without a battery does."""
     battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
     return battery is None or battery.power_plugged is not False
+
+
+def _seconds_asleep() -> float:
+    """Seconds that this machine has slept since it started; 0 where no two clocks tell."""
+    if hasattr(time, "CLOCK_BOOTTIME"):  # Linux: its other clock stands still in sleep
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+    if sys.platform == "darwin":
+        awake = time.clock_gettime(time.CLOCK_UPTIME_RAW)
+        return time.clock_gettime(time.CLOCK_MONOTONIC_RAW) - awake
+    if sys.platform == "win32":
+        import ctypes
+
+        kernel, awake = ctypes.windll.kernel32, ctypes.c_uint64()
+        kernel.GetTickCount64.restype = ctypes.c_uint64
+        if kernel.QueryUnbiasedInterruptTime(ctypes.byref(awake)):
+            return float(kernel.GetTickCount64()) / 1e3 - awake.value / 1e7
+    return 0.0

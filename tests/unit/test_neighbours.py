@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 
 import pytest
@@ -50,6 +51,22 @@ def test_on_battery_nothing_can_be_compared(monkeypatch):
     with Neighbours(every=60) as watch:
         pass
     assert "battery" in watch.disturbance
+
+
+def test_a_machine_that_slept_meanwhile_is_told_from_two_clocks(monkeypatch):
+    asleep = iter([100.0, 100.2, 730.0])
+    monkeypatch.setattr(neighbours, "_seconds_asleep", lambda: next(asleep))
+    with Neighbours(every=60) as watch:
+        watch._sample()
+        assert "slept" not in watch.disturbance
+    assert watch.disturbance == "the machine slept for 630 s"
+
+
+def test_the_clocks_agree_while_the_machine_is_awake():
+    before = neighbours._seconds_asleep()
+    time.sleep(0.05)
+    assert before >= -0.1
+    assert abs(neighbours._seconds_asleep() - before) < 0.04
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows forgets what a process has used")
