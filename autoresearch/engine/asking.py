@@ -5,16 +5,24 @@ loop.trial(Asker(loop, proposer, budget))
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoresearch.engine.ledger import Ledger
-from autoresearch.engine.proposers.base import Proposal, ProposalRequest, Proposer
+from autoresearch.engine.measuring import add_costs
+from autoresearch.engine.proposers.base import (
+    BUDGET,
+    NO_COST,
+    Proposal,
+    ProposalRequest,
+    Proposer,
+)
 from autoresearch.engine.proposers.digest import Digest
 from autoresearch.engine.task import Budget, Task
-from autoresearch.engine.trial import Failure, Trial
+from autoresearch.engine.trial import Cost, Failure, Trial
 
 if TYPE_CHECKING:
     from autoresearch.engine.loop import Loop
@@ -28,15 +36,26 @@ Edit = Callable[[Path, "Failure | None", int], Proposal]
 
 @dataclass(frozen=True)
 class Asker:
-    """An Edit that a proposer makes, told what the loop knows."""
+    """An Edit that a proposer makes, told what the loop knows; for one trial.
+
+    What the trial under way has cost counts: nothing is mended once a limit is reached by it.
+    """
 
     loop: Loop
     proposer: Proposer
     budget: Budget
     start: Trial | None = None  # whose program is in the scratch copy, where not the champion's
+    _costs: list[Cost] = field(default_factory=list)
 
     def __call__(self, scratch: Path, failure: Failure | None, attempt: int) -> Proposal:
-        loop, dollars = self.loop, self.budget.dollars
+        loop, limit = self.loop, self.budget.dollars
+        under_way = functools.reduce(add_costs, self._costs, NO_COST)
+        dollars = loop.state.dollars + (under_way.dollars or 0.0)
+        tokens = loop.state.tokens + (under_way.tokens_in or 0) + (under_way.tokens_out or 0)
+        over = loop.seconds_left <= 0 or self.budget.spent(dollars, tokens)
+        if attempt and over:
+            words = "a limit of the run is reached: not mended"
+            return Proposal("", cost=NO_COST, problem=words, problem_kind=BUDGET)
         program = loop.program()
         loop.say("proposing", {"proposer": self.proposer.name, "attempt": attempt})
         proposal = self.proposer.propose(
@@ -50,11 +69,12 @@ class Asker:
                 attempt=attempt,
                 failure=failure,
                 seed=loop.state.proposals,
-                dollars_left=None if dollars is None else max(0.0, dollars - loop.state.dollars),
+                dollars_left=None if limit is None else max(0.0, limit - dollars),
                 start=None if self.start is None else self.start.id,
                 cancelled=lambda: loop.stop_asked,
             )
         )
+        self._costs.append(proposal.cost)
         return replace(proposal, details={**proposal.details, "proposer": self.proposer.name})
 
 

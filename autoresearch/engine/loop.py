@@ -40,7 +40,7 @@ from autoresearch.engine.proposers.base import EXHAUSTED, Proposal, Proposer
 from autoresearch.engine.proposers.process import end_orphans
 from autoresearch.engine.state import BASELINE, State
 from autoresearch.engine.task import Budget, Event, Measure, Task
-from autoresearch.engine.trial import Trial, TrialStatus, in_dollars
+from autoresearch.engine.trial import Trial, TrialStatus
 from autoresearch.engine.workspace import Workspace
 
 MEND_ATTEMPTS = 2  # times a proposer may repair what crashed
@@ -227,11 +227,7 @@ class Loop:
             return f"{done} trial{'' if done == 1 else 's'} done"
         if self.seconds_left <= 0:
             return f"{budget.hours:g} hours are over"
-        if budget.dollars is not None and self.state.dollars >= budget.dollars:
-            return f"{in_dollars(self.state.dollars)} spent"
-        if budget.tokens is not None and self.state.tokens >= budget.tokens:
-            return f"{self.state.tokens:,} tokens spent"
-        return ""
+        return budget.spent(self.state.dollars, self.state.tokens)
 
     @property
     def seconds_left(self) -> float:

@@ -31,7 +31,7 @@ from pydantic_core import PydanticCustomError
 from autoresearch.engine import globs
 from autoresearch.engine.constraint import Constraint
 from autoresearch.engine.errors import TaskError
-from autoresearch.engine.trial import Replicate
+from autoresearch.engine.trial import Replicate, in_dollars
 
 Event = Callable[[str, Mapping[str, Any]], None]
 Curve = Sequence[tuple[float, float]]
@@ -133,6 +133,14 @@ class Budget(Part):
     hours: float | None = Field(None, gt=0)
     dollars: float | None = Field(None, ge=0)
     tokens: int | None = Field(None, ge=1, description="the proposer's tokens, in and out")
+
+    def spent(self, dollars: float, tokens: int) -> str:
+        """Which limit of what proposals cost these reach, in words; "" where none is."""
+        if self.dollars is not None and dollars >= self.dollars:
+            return f"{in_dollars(dollars)} spent"
+        if self.tokens is not None and tokens >= self.tokens:
+            return f"{tokens:,} tokens spent"
+        return ""
 
 
 class Logging(Part):

@@ -258,6 +258,34 @@ def test_what_proposals_cost_is_counted_also_when_nothing_came(make_loop):
 
 
 @pytest.mark.parametrize(
+    ("budget", "asked", "left"),
+    [
+        (Budget(dollars=1.0), 2, [1.0, 0.4]),
+        (Budget(tokens=1_500), 2, [None, None]),
+        (Budget(hours=0.1), 1, [None]),
+        (Budget(trials=1), 3, [None, None, None]),
+    ],
+)
+def test_what_a_trial_under_way_has_cost_ends_its_mending(make_loop, budget, asked, left):
+    now = [0.0]
+
+    class Dear(Script):
+        def propose(self, request):
+            now[0] += 400.0
+            cost = Cost(dollars=0.6, tokens_in=700, tokens_out=100, known="native")
+            return replace(super().propose(request), cost=cost)
+
+    loop = make_loop(clock=lambda: now[0])
+    proposer = Dear(*[f'VALUE = 0.{n}\ncrash = "nan"\n' for n in range(1, 9)])
+    with loop:
+        loop.run(proposer, budget)
+    assert [request.dollars_left for request in proposer.requests] == pytest.approx(left)
+    trial = loop.ledger.trials()[1]
+    assert trial.status is TrialStatus.CRASH and trial.cost.dollars == pytest.approx(0.6 * asked)
+    assert loop.state.tokens == 800 * asked
+
+
+@pytest.mark.parametrize(
     ("amount", "words"),
     [
         (0.0, "0.00"),
