@@ -22,6 +22,7 @@ from autoresearch.engine.task import Curve, MeasureRequest, Task
 from autoresearch.engine.trial import Failure, Replicate
 from autoresearch.neighbours import Neighbours
 from prepare.experiment import run_experiment
+from prepare.isolation import NEVER_STOPPED
 from prepare.outcome import Failure as HarnessFailure
 from prepare.outcome import Result
 from prepare.settings import Settings
@@ -120,7 +121,10 @@ class Prospects:
 
 @dataclass
 class Pretraining:
-    """Measures train modules with the harness, and tells when the machine disturbed a run."""
+    """Measures train modules with the harness, and tells when the machine disturbed a run.
+
+    hardware: what runs are made on (`backends.Hardware`), asked when one fails before it says so.
+    """
 
     settings: Settings
     backend: str | None = None
@@ -128,6 +132,7 @@ class Pretraining:
     sandbox: Any = None
     warm_from: Path | None = None  # the champion's train module, if its kernels may be used
     run: Callable[..., Result | HarnessFailure] = run_experiment
+    hardware: Callable[[], Any] | None = None
     _canaries: list[float] = field(default_factory=list, repr=False)
 
     def measure(self, request: MeasureRequest) -> Replicate:
@@ -157,13 +162,13 @@ class Pretraining:
                     **self._harness_options(),
                 )
             except Hopeless as hopeless:
-                seconds = {"total": time.monotonic() - began}
-                outcome = HarnessFailure("training", PRUNED, str(hopeless), "", seconds)
-        if isinstance(outcome, HarnessFailure):
-            return _failed(request, outcome, curve)
-        if not outcome.verified:
+                tier = "" if self.sandbox is None else self.sandbox.name
+                outcome = HarnessFailure("training", PRUNED, str(hopeless), tier=tier)
+        if not isinstance(outcome, HarnessFailure) and not outcome.verified:
             message = "train.py scores itself: the loop needs build_model() and train(), see README"
-            return _failed(request, HarnessFailure("scoring", UNVERIFIED, message), curve)
+            outcome = HarnessFailure("scoring", UNVERIFIED, message, tier=outcome.tier)
+        if isinstance(outcome, HarnessFailure):
+            return self._failed(request, outcome, curve, time.monotonic() - began)
         return self._scored(request.seed, outcome, curve, watch)
 
     def _harness_options(self) -> dict[str, Any]:
@@ -212,12 +217,40 @@ class Pretraining:
                 "tier": result.tier,
                 "backend": result.backend,
                 "hardware_id": str(result.hardware.get("id", "")),
+                "conditions": conditions(result),
                 "probes": result.probes,
                 "not_protected_against": list(result.not_protected_against),
                 "touched": list(result.touched),
                 "curve": [list(point) for point in thin(curve)],
                 "run_dir": result.run_dir,
             },
+        )
+
+    def _failed(
+        self,
+        request: MeasureRequest,
+        outcome: HarnessFailure,
+        curve: list[tuple[float, float]],
+        total: float,
+    ) -> Replicate:
+        details: dict[str, Any] = {
+            "run_dir": str(request.run_dir),
+            "curve": [list(point) for point in thin(curve)],
+            "tier": outcome.tier,  # "" where none of its code ran
+            "touched": list(outcome.touched),
+        }
+        if self.sandbox is not None and self.sandbox.name == outcome.tier:
+            holes = (*self.sandbox.does_not_stop(), *NEVER_STOPPED)
+            details["not_protected_against"] = list(holes)
+        if self.hardware is not None:
+            here = self.hardware()
+            details |= {"backend": here.backend, "hardware_id": here.id}
+        return Replicate(
+            seed=request.seed,
+            score=None,
+            seconds={**outcome.seconds, "total": total},
+            failure=Failure(outcome.phase, outcome.kind, outcome.message, outcome.log_tail),
+            details=details,
         )
 
     def _disturbance(self, result: Result, watch: Neighbours) -> str:
@@ -236,17 +269,10 @@ class Pretraining:
         return ""
 
 
-def _failed(
-    request: MeasureRequest, outcome: HarnessFailure, curve: list[tuple[float, float]]
-) -> Replicate:
-    failure = Failure(outcome.phase, outcome.kind, outcome.message, outcome.log_tail)
-    return Replicate(
-        seed=request.seed,
-        score=None,
-        seconds=outcome.seconds,
-        failure=failure,
-        details={"run_dir": str(request.run_dir), "curve": [list(point) for point in thin(curve)]},
-    )
+def conditions(result: Result) -> dict[str, Any]:
+    """What a score may depend on that its score id leaves out: how it was computed, and by what."""
+    names = ("compute_dtype", "attention", "compile", "compile_mode")
+    return {**{name: result.policy.get(name) for name in names}, **result.versions}
 
 
 def thin(curve: list[tuple[float, float]], most: int = 200) -> list[tuple[float, float]]:

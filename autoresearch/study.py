@@ -206,12 +206,15 @@ class Study:
         return proposer
 
     def _make_loop(self, options: Options, sandbox: Tier) -> Loop:
+        import backends
+
         harness = Pretraining(
             self.settings,
             backend=options.backend,
             attention=options.attention,
             sandbox=sandbox,
             warm_from=self._champion_file,
+            hardware=lambda: backends.select(options.backend).hardware,
         )
         return Loop(
             self.task,

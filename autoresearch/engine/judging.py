@@ -22,6 +22,7 @@ from autoresearch.engine.measuring import (
     Runs,
     code_lines_delta,
     measured,
+    other_conditions,
     slow_start,
 )
 from autoresearch.engine.noise import Noise
@@ -164,7 +165,11 @@ class Judge:
 
     def _warning(self, trial: Trial) -> str:
         champion = (*self.champion.replicates, *trial.champion_replicates)
-        return slow_start(trial.replicates, champion)
+        warnings = (
+            slow_start(trial.replicates, champion),
+            other_conditions(trial.replicates, champion),
+        )
+        return "; ".join(filter(None, warnings))
 
     def _refuse_known(self, change: Change, own: Change) -> None:
         """Refuse what would cost a run and teach nothing. Raises Rejected."""

@@ -172,6 +172,21 @@ def slow_start(runs: Sequence[Replicate], champion: Sequence[Replicate]) -> str:
     )
 
 
+def other_conditions(runs: Sequence[Replicate], champion: Sequence[Replicate]) -> str:
+    """In what a candidate's runs were made otherwise than the champion's, or "".
+
+    Decided by what runs say of themselves in `details["conditions"]`: equal score ids allow it.
+    """
+    if not runs or not champion:
+        return ""
+    own, usual = (each[0].details.get("conditions") or {} for each in (runs, champion))
+    differ = [name for name in own if name in usual and own[name] != usual[name]]
+    if not differ:
+        return ""
+    words = ", ".join(f"{name} {own[name]}, not {usual[name]}" for name in differ)
+    return f"measured otherwise than the champion: {words}; that alone may be the effect"
+
+
 def _before_the_clock(run: Replicate) -> float:
     return sum(run.seconds.get(phase, 0.0) for phase in BEFORE_THE_CLOCK)
 

@@ -120,6 +120,24 @@ def test_a_long_way_to_the_clock_is_said_and_decides_nothing(make_loop):
     ]
 
 
+def test_what_was_measured_otherwise_than_the_champion_says_so(make_loop):
+    def measured_with(dtype):
+        def of(request):
+            run = measure(request)
+            conditions = {"dtype": dtype, "torch": "2.13.0"}
+            return replace(run, details={**run.details, "conditions": conditions})
+
+        return of
+
+    for number, (dtype, warned) in enumerate([("bf16", False), ("fp32", True), ("fp32", False)]):
+        loop = make_loop()
+        loop.measure = measured_with(dtype)
+        _, trials = run(loop, f"VALUE = 0.{5 - number}\n")
+        assert trials[-1].status is TrialStatus.KEEP
+        assert ("dtype fp32, not bf16" in trials[-1].warning) is warned
+        assert "torch" not in trials[-1].warning
+
+
 @pytest.mark.parametrize(
     ("own", "usual", "alarms"),
     [(110.0, 0.0, False), (130.0, 0.0, True), (140.0, 50.0, False), (160.0, 50.0, True)],

@@ -43,6 +43,8 @@ def result(**changes: Any) -> Any:
         "tier": "process",
         "backend": "cpu",
         "hardware": {"id": "h"},
+        "policy": {"compute_dtype": "float32", "attention": "sdpa", "reasons": {}},
+        "versions": {"torch": "2.13.0"},
         "probes": {},
         "run_dir": "",
         "mfu_percent": None,
@@ -110,6 +112,7 @@ def test_a_script_that_scores_itself_breaks_a_rule(tmp_path: Path) -> None:
     outcome = measure(Pretraining(Settings(), run=run), tmp_path)
     assert outcome.score is None
     assert outcome.failure is not None and outcome.failure.kind == UNVERIFIED
+    assert outcome.details["tier"] == "process", "whatever tier was asked for: it ran outside"
     assert UNVERIFIED in RULES
 
 
@@ -118,17 +121,31 @@ def test_failures_and_options_are_handed_on(tmp_path: Path) -> None:
 
     def run(script: Path, settings: Settings, **options: Any) -> Any:
         seen.update(options, seed=settings.seed, script=script)
-        return Failure("training", "nan", "the loss is nan", "log")
+        touched = ("open /etc/passwd",)
+        return Failure("training", "nan", "it is nan", "log", tier="landlock", touched=touched)
 
     champion = tmp_path / "champion.py"
-    study = Pretraining(Settings(), backend="cpu", sandbox="tier", warm_from=champion, run=run)
+    tier = SimpleNamespace(name="landlock", does_not_stop=lambda: ("signals",))
+    here = SimpleNamespace(backend="cpu", id="h")
+    study = Pretraining(Settings(), "cpu", None, tier, champion, run, lambda: here)
     outcome = measure(study, tmp_path)
     assert outcome.failure is not None and outcome.failure.kind == "nan"
-    assert seen["seed"] == 3 and seen["backend"] == "cpu" and seen["sandbox"] == "tier"
+    assert outcome.seconds["total"] >= 0
+    assert outcome.details["tier"] == "landlock" and outcome.details["touched"]
+    assert "signals" in outcome.details["not_protected_against"]
+    assert (outcome.details["backend"], outcome.details["hardware_id"]) == ("cpu", "h")
+    assert seen["seed"] == 3 and seen["backend"] == "cpu" and seen["sandbox"] is tier
     assert "warm_from" not in seen, "there is no champion yet"
     champion.write_text("")
     measure(study, tmp_path)
     assert seen["warm_from"] == champion
+
+
+def test_how_a_score_was_computed_is_recorded(tmp_path: Path) -> None:
+    study = Pretraining(Settings(), run=lambda *arguments, **options: result())
+    recorded = measure(study, tmp_path).details["conditions"]
+    assert recorded["attention"] == "sdpa" and recorded["torch"] == "2.13.0"
+    assert "reasons" not in recorded
 
 
 def test_thin_keeps_both_ends() -> None:
