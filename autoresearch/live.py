@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoresearch.console import describe
 from autoresearch.engine.trial import in_dollars
-from autoresearch.narration import compared, duration, number
+from autoresearch.narration import compared, duration, extra_runs, number
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -47,8 +47,9 @@ def rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def tried(document: Mapping[str, Any]) -> str:
-    """`3 keep, 9 discard, 1 crash`, and how many an hour."""
-    words = ", ".join(f"{n} {name}" for name, n in document["counts"].items()) or "none yet"
+    """`3 keep, 9 discard, 1 crash; 5 extra runs to be sure`, and how many an hour."""
+    ended = ", ".join(f"{n} {name}" for name, n in document["counts"].items()) or "none yet"
+    words = "; ".join(filter(None, (ended, extra_runs(document["extra_runs"]))))
     rate = document["pace"].get("trials_per_hour")
     return words if rate is None else f"{words}  ({rate:{'.3g' if rate < 100 else ',.0f'}} an hour)"
 

@@ -62,6 +62,12 @@ def decision_line(trial: Trial) -> str:
     return "  ".join([*words, f"{one_line(trial.description, 500)}: {trial.reason}"])
 
 
+def _sure(confidence: float | None) -> str:
+    """A confidence in percent; what isn't certain doesn't look so."""
+    nearly = confidence is not None and 0.995 <= confidence < 1
+    return ">99%" if nearly else number(confidence, ".0%")
+
+
 def row(trial: Trial) -> list[str]:
     """A trial as cells of COLUMNS."""
     runs = len(trial.replicates) + len(trial.champion_replicates)
@@ -70,7 +76,7 @@ def row(trial: Trial) -> list[str]:
         str(trial.status),
         number(trial.score),
         number(trial.delta, "+.4f"),
-        number(trial.confidence, ".0%"),
+        _sure(trial.confidence),
         str(runs),
         one_line(trial.description, 500),
     ]
@@ -101,6 +107,11 @@ def show_trials(out: Output, trials: Sequence[Trial]) -> None:
     out.heading(line(names))
     if rows:
         click.echo("\n".join(map(line, rows)))
+
+
+def extra_runs(count: int) -> str:
+    """What deciding surely has cost beyond one run each; "" for none."""
+    return f"{count} extra run{'' if count == 1 else 's'} to be sure" if count else ""
 
 
 def together(kept: Sequence[Trial]) -> float:

@@ -75,6 +75,7 @@ def recorded(study: AnyStudy, state: State) -> dict[str, Any]:
         "direction": study.task.objective.direction,
         "trials": len(state.trials),
         "counts": counts(state),
+        "extra_runs": sum(trial.extra_runs for trial in state.trials.values()),
         "baseline": None if baseline is None else baseline.score,
         "champion": None if champion is None else _champion(state, champion),
         "noise": None if noise is None else {"sd": noise.sd, "dof": noise.dof},

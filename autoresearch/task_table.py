@@ -23,7 +23,7 @@ else:
 
 TABLES = ("experiment", "task")
 # What the table may set; the rest is what pretraining is.
-TASK_KEYS = ("description", "mutation", "constraints", "policy", "budget", "logging")
+TASK_KEYS = ("description", "mutation", "constraints", "policy", "budget")
 
 
 def read_task(path: Path, policy_name: str | None = None, confidence: float | None = None) -> Task:

@@ -180,19 +180,22 @@ def show_end(out: Output, study: Study, reason: str, folder: Path) -> None:
 
 def show_ended(out: Output, study: AnyStudy, reason: str) -> dict[str, Any]:
     """Why a run ended and what was kept, on the screen; the same as JSON values."""
-    from autoresearch.narration import show_kept
+    from autoresearch.narration import extra_runs, show_kept
     from autoresearch.standing import counts
     from autoresearch.study import lineage
 
     state = study.state
     kept, by_status = lineage(state), counts(state)
     out.say()
-    out.say(f"Ended: {reason}. " + ", ".join(f"{n} {name}" for name, n in by_status.items()))
+    extra = sum(trial.extra_runs for trial in state.trials.values())
+    words = ", ".join(f"{n} {name}" for name, n in by_status.items())
+    out.say(f"Ended: {reason}. " + "; ".join(filter(None, (words, extra_runs(extra)))))
     show_kept(out, study.task.objective.metric, kept)
     return {
         "reason": reason,
         "tag": study.tag,
         "counts": by_status,
+        "extra_runs": extra,
         "champion": state.champion,
         "kept": [trial.to_dict() for trial in kept],
     }

@@ -74,6 +74,8 @@ def show(out: Output, study: AnyStudy, trial: Trial, diff: str) -> None:
     if trial.delta is not None:
         sure = "" if trial.confidence is None else f", {trial.confidence:.1%} sure"
         rows.append(("effect", f"{trial.delta:+.6f} against trial {trial.parent}{sure}"))
+    if trial.extra_runs:
+        rows.append(("extra runs", f"{trial.extra_runs}, to be sure"))
     if trial.predicted is not None:
         came = "" if trial.delta is None else f", it came to {trial.delta:+.6f}"
         rows.append(("predicted", f"{trial.predicted:+.6f}{came}"))

@@ -134,6 +134,7 @@ def settings(workspace: Path, task: str, **changes: object) -> None:
     [
         ("[tasks]\nx = 1", "has no 'tasks'"),
         ("[task]\npolicy = 5", "task.policy is 5"),
+        ("[task.logging]\ntail_lines = 9", "has no 'logging'"),
         ("[task]\npolicy = 'konfirm'", "autoresearch.toml: task.policy.name"),
         ("[task]\nconstraints = 5", "autoresearch.toml: task.constraints"),
         ("[task]\nconstraints = ['peak_memroy_mb < 9']", "'peak_memory_mb'"),
@@ -153,6 +154,22 @@ def test_a_constraint_that_the_baseline_breaks_is_told(workspace: Path, capsys) 
     settings(workspace, "\n[task]\nconstraints = 'peak_memory_mb < 100'")
     code, _, err = run(capsys, "run", "--trials", "1")
     assert code == 0 and err.count("the baseline itself breaks a constraint: peak_memory_mb") == 1
+
+
+def test_runs_are_pruned_unless_asked_otherwise(workspace: Path, capsys, monkeypatch) -> None:
+    given: list[bool] = []
+
+    def watched(self: Pretraining, request: MeasureRequest) -> Replicate:
+        if request.run_dir.name.startswith("candidate"):
+            given.append(bool(request.champion_curves))
+        return measure(self, request)
+
+    monkeypatch.setattr(Pretraining, "measure", watched)
+    assert run(capsys, "run", "--trials", "1")[0] == 0 and given[0]
+    assert not any(given[1:]), "a repeat decides, so it is never cut short"
+    given.clear()
+    assert run(capsys, "run", "--trials", "1", "--no-prune")[0] == 0 and given
+    assert not any(given)
 
 
 def test_other_settings_are_told(workspace: Path, capsys) -> None:
@@ -372,10 +389,14 @@ def test_results_status_show_and_log(studied: Path, capsys) -> None:
     code, out, _ = run(capsys, "results", "--tsv")
     assert out == (studied / "results.tsv").read_text() and out.count("\n") == 6
     code, out, _ = run(capsys, "results")
-    assert "MATRIX_LR = 0.07 it is" in out
+    assert "MATRIX_LR = 0.07 it is" in out and ">99%" in out and "100%" not in out
     status = json.loads(run(capsys, "status", "--json")[1])
     assert status["champion"]["id"] == 3 and status["counts"]["crash"] == 1
-    assert "champion  trial 3" in run(capsys, "status")[1]
+    extra = sum(trial.extra_runs for trial in Ledger(studied / "results.jsonl").trials())
+    assert status["extra_runs"] == extra > 1
+    out = run(capsys, "status")[1]
+    assert "champion  trial 3" in out and f"1 crash; {extra} extra runs to be sure" in out
+    assert "1, to be sure" in run(capsys, "show", "3")[1]
     code, out, _ = run(capsys, "show", "2")
     assert code == 0 and "-MATRIX_LR = 0.05" in out and "+MATRIX_LR = 0.01" in out
     assert "training loss" in out and "discard: " in out
@@ -393,6 +414,7 @@ def test_the_end_of_a_run_says_what_was_found_and_how_to_take_it(studied: Path, 
     said = next(line for line in out.splitlines() if line.startswith("Best: "))
     assert said.startswith(f"Best: trial {best['id']}, val_bpb {best['score']:.6f}: ")
     assert f"{best['gain']:+.4f}" in said and "decided with" in said
+    assert "extra runs to be sure" in out.split("Ended: ")[1].splitlines()[0]
     steps = out[out.index("\nNext") :]
     branch = git("branch", "--list", "autoresearch/*", "--format=%(refname:short)")
     for step in (f"git switch {branch} ", "autoresearch export ", "verify --fresh-seeds 5 "):
