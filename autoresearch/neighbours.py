@@ -70,6 +70,11 @@ class Neighbours:
         return max(0.0, self._others / self._passed) if self._passed else 0.0
 
     @property
+    def power(self) -> str:
+        """Where the machine had its power from when it was entered."""
+        return "mains" if self._plugged else "battery"
+
+    @property
     def disturbance(self) -> str:
         """Why what was timed meanwhile can't be compared, or ""."""
         if self.battery_lost:

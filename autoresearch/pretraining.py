@@ -217,7 +217,7 @@ class Pretraining:
                 "tier": result.tier,
                 "backend": result.backend,
                 "hardware_id": str(result.hardware.get("id", "")),
-                "conditions": conditions(result),
+                "conditions": {**conditions(result), "power": watch.power},
                 "probes": result.probes,
                 "not_protected_against": list(result.not_protected_against),
                 "touched": list(result.touched),

@@ -58,6 +58,7 @@ def command(
       13  noisy      the machine was disturbed; try again
     """
     import backends
+    from autoresearch.awake import awake
     from autoresearch.commands.run import stopping
     from autoresearch.commands.trial import EXIT_CODES
     from autoresearch.console import Output, looking
@@ -76,7 +77,7 @@ def command(
             with looking(on_event):
                 backends.select(choices["backend"])
         opened = write_study(folder, options, on_event, True)
-        with opened as study, stopping(study.loop, out):
+        with opened as study, stopping(study.loop, out), awake():
             # Again, as the one writer: what opening mended or another finished counts.
             found = choose(study, trial_ids)
             for number, why in found.left_out.items():

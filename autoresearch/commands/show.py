@@ -61,7 +61,7 @@ def edit_of(study: AnyStudy, trial: Trial) -> str:
 
 def show(out: Output, study: AnyStudy, trial: Trial, diff: str) -> None:
     """All of it for people."""
-    from autoresearch.narration import number, sparkline
+    from autoresearch.narration import extra_runs, number, sparkline
     from autoresearch.study import Study
 
     out.heading(f"Trial {trial.id}: {_line(trial.description)}")
@@ -73,9 +73,8 @@ def show(out: Output, study: AnyStudy, trial: Trial, diff: str) -> None:
         rows.append(("combines", "trials " + ", ".join(map(str, trial.combines))))
     if trial.delta is not None:
         sure = "" if trial.confidence is None else f", {trial.confidence:.1%} sure"
-        rows.append(("effect", f"{trial.delta:+.6f} against trial {trial.parent}{sure}"))
-    if trial.extra_runs:
-        rows.append(("extra runs", f"{trial.extra_runs}, to be sure"))
+        effect = f"{trial.delta:+.6f} against trial {trial.parent}{sure}"
+        rows.append(("effect", "; ".join(filter(None, (effect, extra_runs(trial.extra_runs))))))
     if trial.predicted is not None:
         came = "" if trial.delta is None else f", it came to {trial.delta:+.6f}"
         rows.append(("predicted", f"{trial.predicted:+.6f}{came}"))

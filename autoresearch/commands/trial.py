@@ -99,6 +99,7 @@ def measure(
     study: Study, change: Any, idea: str, predict: float | None, out: Output
 ) -> tuple[Trial, tuple[str, ...]]:
     """The trial of an edit, and the files that could not be put back. Raises UsageError."""
+    from autoresearch.awake import awake
     from autoresearch.checkout import CheckoutEdit, put_back
     from autoresearch.commands.run import stopping
     from autoresearch.engine.errors import StudyStopped
@@ -106,7 +107,7 @@ def measure(
     from prepare.errors import UsageError
 
     begun = bool(study.state.trials)
-    with stopping(study.loop, out):
+    with stopping(study.loop, out), awake():
         if not begun:
             out.say("measuring train.py as it was before the edit first: the baseline")
         baseline = study.loop.baseline()

@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,31 @@ def test_runs_are_pruned_unless_asked_otherwise(workspace: Path, capsys, monkeyp
     given.clear()
     assert run(capsys, "run", "--trials", "1", "--no-prune")[0] == 0 and given
     assert not any(given)
+
+
+def test_the_machine_is_kept_awake_meanwhile(workspace: Path, capsys, monkeypatch) -> None:
+    asked: list[str] = []
+
+    @contextlib.contextmanager
+    def awake() -> Iterator[str]:
+        asked.append("begin")
+        yield "no way was found"
+        asked.append("end")
+
+    def watched(self: Pretraining, request: MeasureRequest) -> Replicate:
+        assert asked and asked[-1] == "begin"
+        return measure(self, request)
+
+    monkeypatch.setattr("autoresearch.awake.awake", awake)
+    monkeypatch.setattr(Pretraining, "measure", watched)
+    code, _, err = run(capsys, "run", "--trials", "1")
+    assert code == 0 and "may fall asleep: no way was found" in err
+    git("switch", "-q", git("branch", "--list", "autoresearch/*", "--format=%(refname:short)"))
+    edit(workspace, "MATRIX_LR = 0.0777")
+    code, result = trial(capsys, "by hand")
+    assert result["trial"]["replicates"], result
+    assert run(capsys, "verify", "--fresh-seeds", "2")[0] == 0
+    assert asked == ["begin", "end"] * 3
 
 
 def test_other_settings_are_told(workspace: Path, capsys) -> None:
@@ -396,7 +422,7 @@ def test_results_status_show_and_log(studied: Path, capsys) -> None:
     assert status["extra_runs"] == extra > 1
     out = run(capsys, "status")[1]
     assert "champion  trial 3" in out and f"1 crash; {extra} extra runs to be sure" in out
-    assert "1, to be sure" in run(capsys, "show", "3")[1]
+    assert "1 extra run to be sure" in run(capsys, "show", "3")[1]
     code, out, _ = run(capsys, "show", "2")
     assert code == 0 and "-MATRIX_LR = 0.05" in out and "+MATRIX_LR = 0.01" in out
     assert "training loss" in out and "discard: " in out

@@ -50,7 +50,11 @@ def test_on_battery_nothing_can_be_compared(monkeypatch):
     monkeypatch.setattr(neighbours, "_plugged", lambda: next(plugged, True))
     with Neighbours(every=60) as watch:
         pass
-    assert "battery" in watch.disturbance
+    assert "battery" in watch.disturbance and watch.power == "mains"
+    monkeypatch.setattr(neighbours, "_plugged", lambda: False)
+    with Neighbours(every=60) as watch:
+        pass
+    assert not watch.battery_lost and watch.power == "battery", "a study may be made on battery"
 
 
 def test_a_machine_that_slept_meanwhile_is_told_from_two_clocks(monkeypatch):

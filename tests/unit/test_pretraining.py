@@ -145,6 +145,7 @@ def test_how_a_score_was_computed_is_recorded(tmp_path: Path) -> None:
     study = Pretraining(Settings(), run=lambda *arguments, **options: result())
     recorded = measure(study, tmp_path).details["conditions"]
     assert recorded["attention"] == "sdpa" and recorded["torch"] == "2.13.0"
+    assert recorded["power"] in ("mains", "battery")
     assert "reasons" not in recorded
 
 
