@@ -12,7 +12,7 @@ from typing import Any
 
 from autoresearch.engine.ledger import ENVELOPE
 from autoresearch.engine.noise import Noise
-from autoresearch.engine.trial import Replicate, Trial, TrialStatus
+from autoresearch.engine.trial import Failure, Replicate, Trial, TrialStatus
 
 BASELINE = 0
 
@@ -149,10 +149,19 @@ class State:
             failure = next((r.failure for r in trial.replicates if r.failure), None)
             if trial.status is not TrialStatus.CRASH or failure is None:
                 break
-            if kind and failure.kind != kind:
+            its = _crash_kind(failure)
+            if kind and its != kind:
                 break
-            kind, count = failure.kind, count + 1
+            kind, count = its, count + 1
         return kind, count
+
+
+def _crash_kind(failure: Failure) -> str:
+    """`killed`, `exception ValueError`: programs that fail in different ways say nothing of the
+    machine, and seeing that the champion still runs costs a run."""
+    name = failure.message.partition(":")[0]
+    typed = failure.kind == "exception" and all(part.isidentifier() for part in name.split("."))
+    return f"{failure.kind} {name}" if typed else failure.kind
 
 
 def scores(runs: Iterable[Replicate], score_id: str) -> dict[int, float]:

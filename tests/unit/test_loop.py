@@ -9,8 +9,9 @@ from autoresearch.engine.errors import StudyStopped
 from autoresearch.engine.measuring import slow_start
 from autoresearch.engine.policy import Greedy
 from autoresearch.engine.proposers.base import Proposal
+from autoresearch.engine.state import State
 from autoresearch.engine.task import Budget, Task
-from autoresearch.engine.trial import Cost, Failure, Replicate, TrialStatus, in_dollars
+from autoresearch.engine.trial import Cost, Failure, Replicate, Trial, TrialStatus, in_dollars
 from autoresearch.engine.workspace import Workspace
 from tests.unit.studies import NOISE, TASK, Script, measure, run
 
@@ -388,6 +389,19 @@ def test_crashes_in_a_row_pause_and_go_on_when_the_champion_runs(make_loop):
     assert pauses[0]["reason"].startswith("3 crashes in a row (killed); then the champion is run")
     assert [record["seconds"] for record in loop.ledger.records("pause")] == [5, 5, 10]
     assert sum(name == "run" and data["label"] == "check" for name, data in events) == 3
+
+
+def test_exceptions_of_different_types_are_crashes_of_different_kinds():
+    state = State()
+    names = ["ValueError", "NameError", "NameError", "torch.OutOfMemoryError", "KeyError"]
+    found = []
+    for number, name in enumerate(names):
+        failure = Failure("warmup", "exception", f"{name}: see above: it broke")
+        runs = (Replicate(0, None, failure=failure),)
+        state.add(Trial(number, 0, TrialStatus.CRASH, "", replicates=runs))
+        found.append(state.crashes_in_a_row())
+    assert found[2] == ("exception NameError", 2)
+    assert [count for _, count in found] == [1, 1, 2, 1, 1]
 
 
 def test_a_restart_remembers_how_long_it_paused(make_loop):

@@ -54,6 +54,18 @@ def history():
     ]
 
 
+def test_what_a_person_took_back_is_told_with_the_reason():
+    undone = {"kind": "champion", "trial": 2, "reason": "it reads\nworse \x1b[1m"}
+    records = [*history(), undone, record(6, KEEP, 2, delta=-0.1), {**undone, "trial": 4}]
+    digest = Digest.from_records(records, metric="val_bpb", champion=4)
+    told = ("#2 in place of #4: it reads worse", "#4 in place of #6: it reads worse")
+    assert digest.restored == told and digest.to_dict()["restored"] == list(told)
+    assert "\n".join(told) in digest.markdown()
+    many = [{**undone, "trial": n, "reason": "x" * 500} for n in range(300)]
+    assert Digest.from_records([*history(), *many], max_chars=3_000).size() <= 3_000
+    assert "brought back" not in Digest.from_records(history()).markdown()
+
+
 def test_lineage_runs_from_the_baseline_to_the_champion():
     digest = Digest.from_records(history(), metric="val_bpb")
     assert [entry.id for entry in digest.lineage] == [0, 2, 4]

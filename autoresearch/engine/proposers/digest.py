@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from autoresearch.engine.proposers.text import Fence, last_lines, number, one_li
 
 MAX_CHARS = 12_000  # about 3,000 tokens
 EXHAUSTED_AFTER = 4  # measured tries of one area since it last helped
+RESTORED = 5  # latest times that an earlier champion was brought back
 FAILURES = 3  # latest ones shown with their log
 LOG_CHARS = 1_500  # per failure
 FAILED = ("crash", "rejected")
@@ -118,6 +119,7 @@ class Digest:
     bias: float | None = None  # mean of actual minus predicted effect, where both are known
     predictions: int = 0
     left_out: int = 0  # earlier tries that did not fit
+    restored: tuple[str, ...] = ()  # earlier champions brought back, and why
     fence: Fence = field(default_factory=Fence)
 
     @classmethod
@@ -137,6 +139,7 @@ class Digest:
 
         `champion` is the id of the trial that is champion now, the last one kept unless given.
         """
+        records = list(records)
         trials = [item for item in records if item.get("kind", "trial") == "trial"]
         entries = [Entry.of(item) for item in trials]
         kept = [entry.id for entry in entries if entry.status == "keep"]
@@ -157,6 +160,7 @@ class Digest:
             failures=_failures(trials, entries),
             bias=sum(pairs) / len(pairs) if pairs else None,
             predictions=len(pairs),
+            restored=tuple(_restored(records))[-RESTORED:],
             fence=fence or Fence(),
         )
         return full.bounded(max_chars)
@@ -182,8 +186,9 @@ class Digest:
                 digest = replace(digest, lineage=(digest.lineage[0], *digest.lineage[2:]))
             elif digest.tried:
                 digest = digest._shorter(1)
-            elif digest.exhausted or digest.failures:
-                digest = replace(digest, exhausted=digest.exhausted[:-1], failures=())
+            elif digest.exhausted or digest.failures or digest.restored:
+                exhausted, restored = digest.exhausted[:-1], digest.restored[1:]
+                digest = replace(digest, exhausted=exhausted, restored=restored, failures=())
             else:
                 break
         return digest
@@ -206,6 +211,7 @@ class Digest:
             "tried": [dict(vars(entry)) for entry in self.tried],
             "left_out": self.left_out,
             "exhausted": [dict(vars(item)) for item in self.exhausted],
+            "restored": list(self.restored),
             "predictions": {"count": self.predictions, "mean_actual_minus_predicted": self.bias},
             "failures": [
                 {
@@ -234,6 +240,9 @@ class Digest:
         parts.append("Trials: " + ", ".join(f"{n} {name}" for name, n in self.counts.items()))
         if self.lineage:
             parts.append("## The champion's lineage\n\n" + self._lines(self.lineage))
+        if self.restored:
+            text = self.fence.wrap("\n".join(self.restored))
+            parts.append("## Earlier champions brought back by hand\n\n" + text)
         if self.tried:
             older = f"({self.left_out} earlier ones left out)\n" if self.left_out else ""
             parts.append("## Tried\n\n" + older + self._lines(self.tried))
@@ -267,6 +276,18 @@ class Digest:
 def last(items: Sequence[int]) -> int | None:
     """The last item, None of none."""
     return items[-1] if items else None
+
+
+def _restored(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """`#2 in place of #7: it reads worse`, for each time."""
+    champion: Any = None
+    for record in records:
+        if record.get("kind") == "champion":
+            why = one_line(str(record.get("reason") or "no reason given"))
+            yield f"#{record.get('trial')} in place of #{champion}: {why}"
+            champion = record.get("trial")
+        elif record.get("kind", "trial") == "trial" and record.get("status") == "keep":
+            champion = record.get("id")
 
 
 def _lineage(
