@@ -169,9 +169,13 @@ def budget_options(function: F) -> F:
 
     decorated: Any = command
     for option in (
-        click.option("--tokens", type=click.IntRange(min=1), help="Stop at so many, of proposals."),
         click.option(
-            "--dollars", type=click.FloatRange(min=0), help="Stop when proposals cost so much."
+            "--tokens", type=click.IntRange(min=1), help="The same by tokens, in and out."
+        ),
+        click.option(
+            "--dollars",
+            type=click.FloatRange(min=0),
+            help="Stop when the study's proposals cost so much, those of earlier runs included.",
         ),
         click.option("--trials", type=click.IntRange(min=1), help="Stop after this many trials."),
         click.option(
