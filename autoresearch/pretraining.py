@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ METRICS = (
 )
 # A matrix product this much slower than this study's usual one: heat, battery, a neighbour.
 SLOW_CANARY = 0.75
+USUAL_RUNS = 20  # that tell what is usual: what stays slower is, after half as many
+USUAL_LEAST = 3  # fewer tell nothing
 # A run is looked at this often, in shares of the budget, to see whether it is hopeless.
 LOOK_SHARE = 0.01
 UNVERIFIED = "unverified"
@@ -133,7 +135,8 @@ class Pretraining:
     warm_from: Path | None = None  # the champion's train module, if its kernels may be used
     run: Callable[..., Result | HarnessFailure] = run_experiment
     hardware: Callable[[], Any] | None = None
-    _canaries: list[float] = field(default_factory=list, repr=False)
+    # FLOP/s of the latest runs, by hardware and precision.
+    _canaries: dict[tuple[str, str], list[float]] = field(default_factory=dict, repr=False)
 
     def measure(self, request: MeasureRequest) -> Replicate:
         """One experiment with the program in `request.folder`; never raises for what it does."""
@@ -170,6 +173,22 @@ class Pretraining:
         if isinstance(outcome, HarnessFailure):
             return self._failed(request, outcome, curve, time.monotonic() - began)
         return self._scored(request.seed, outcome, curve, watch)
+
+    def remember(self, runs: Iterable[Replicate]) -> Pretraining:
+        """Take from earlier runs, in their order, how fast this machine usually is; itself."""
+        for run in runs:
+            speed = run.details.get("canary")
+            if isinstance(speed, float):
+                computed = run.details.get("conditions", {}).get("compute_dtype", "")
+                self._canary(str(run.details.get("hardware_id")), computed, speed)
+        return self
+
+    def _canary(self, hardware_id: str, dtype: str, speed: float) -> float:
+        """One more, as a share of the usual; 1 while that isn't known."""
+        earlier = self._canaries.setdefault((hardware_id, dtype), [])
+        usual = statistics.median(earlier) if len(earlier) >= USUAL_LEAST else speed
+        earlier[:] = [*earlier, speed][-USUAL_RUNS:]
+        return speed / usual
 
     def _harness_options(self) -> dict[str, Any]:
         warm = self.warm_from if self.warm_from and self.warm_from.is_file() else None
@@ -217,6 +236,7 @@ class Pretraining:
                 "tier": result.tier,
                 "backend": result.backend,
                 "hardware_id": str(result.hardware.get("id", "")),
+                "canary": result.measured_peak_flops,
                 "conditions": {**conditions(result), "power": watch.power},
                 "probes": result.probes,
                 "not_protected_against": list(result.not_protected_against),
@@ -255,17 +275,16 @@ class Pretraining:
 
     def _disturbance(self, result: Result, watch: Neighbours) -> str:
         """Why this run can't be compared, or "". A fixed number of tokens forgives a slow one."""
+        dtype, speed = str(result.policy.get("compute_dtype", "")), result.measured_peak_flops
+        share = 1.0
+        if speed is not None and not watch.disturbance:
+            share = self._canary(str(result.hardware.get("id", "")), dtype, speed)
         if self.settings.token_budget is not None:
             return ""
         if watch.disturbance:
             return watch.disturbance
-        canary = result.measured_peak_flops
-        if canary is None:
-            return ""
-        usual = statistics.median(self._canaries) if len(self._canaries) >= 3 else canary
-        self._canaries.append(canary)
-        if canary < SLOW_CANARY * usual:
-            return f"a matrix product ran at {canary / usual:.0%} of its usual speed beforehand"
+        if share < SLOW_CANARY:
+            return f"a matrix product ran at {share:.0%} of its usual speed beforehand"
         return ""
 
 

@@ -215,7 +215,7 @@ class Study:
             sandbox=sandbox,
             warm_from=self._champion_file,
             hardware=lambda: backends.select(options.backend).hardware,
-        )
+        ).remember(run for trial in self.state.trials.values() for run in trial.replicates)
         return Loop(
             self.task,
             self.workspace,

@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,22 @@ def test_the_machine_is_kept_awake_meanwhile(workspace: Path, capsys, monkeypatc
     assert result["trial"]["replicates"], result
     assert run(capsys, "verify", "--fresh-seeds", "2")[0] == 0
     assert asked == ["begin", "end"] * 3
+
+
+def test_how_fast_the_machine_is_is_remembered(workspace: Path, capsys, monkeypatch) -> None:
+    known: list[int] = []
+
+    def watched(self: Pretraining, request: MeasureRequest) -> Replicate:
+        known.append(len(self._canaries.get(("h", "bf16"), [])))
+        run = measure(self, request)
+        told = {"canary": 1e12, "hardware_id": "h", "conditions": {"compute_dtype": "bf16"}}
+        return replace(run, details={**run.details, **told})
+
+    monkeypatch.setattr(Pretraining, "measure", watched)
+    run(capsys, "run", "--trials", "1")
+    made = len(known)
+    run(capsys, "run", "--trials", "1")
+    assert known[0] == 0 and known[made] >= 3
 
 
 def test_other_settings_are_told(workspace: Path, capsys) -> None:

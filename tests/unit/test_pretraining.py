@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from autoresearch.engine.judging import PRUNED
 from autoresearch.engine.task import MeasureRequest
+from autoresearch.neighbours import Neighbours
 from autoresearch.pretraining import (
     RULES,
     UNVERIFIED,
@@ -139,6 +141,29 @@ def test_failures_and_options_are_handed_on(tmp_path: Path) -> None:
     champion.write_text("")
     measure(study, tmp_path)
     assert seen["warm_from"] == champion
+
+
+def test_a_machine_slower_than_usual_disturbs_also_when_asked_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Neighbours, "disturbance", "")
+    speed = [100.0]
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        return result(measured_peak_flops=speed[0])
+
+    runs = [measure(Pretraining(Settings(), run=run), tmp_path) for _ in range(3)]
+    speed[0] = 60.0
+    assert not measure(Pretraining(Settings(), run=run), tmp_path).disturbed, "nothing is usual yet"
+    known = Pretraining(Settings(), run=run).remember(runs)
+    assert "60% of its usual speed" in measure(known, tmp_path).disturbed
+    assert not measure(
+        Pretraining(Settings(token_budget=9), run=run).remember(runs), tmp_path
+    ).disturbed
+    other = [replace(run, details={**run.details, "hardware_id": "another"}) for run in runs]
+    assert not measure(Pretraining(Settings(), run=run).remember(other), tmp_path).disturbed
+    said = [bool(measure(known, tmp_path).disturbed) for _ in range(5)]
+    assert said[0] and not said[-1], "what stays slower becomes usual"
 
 
 def test_how_a_score_was_computed_is_recorded(tmp_path: Path) -> None:
