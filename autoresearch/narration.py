@@ -130,7 +130,7 @@ def verdict(metric: str, kept: Sequence[Trial]) -> str:
     """A lineage in a sentence: which is best, by how much, and how sure that is."""
     first, best, steps = kept[0], kept[-1], len(kept) - 1
     if not steps:
-        return f"Best: the baseline, {metric} {number(first.score)}. Nothing tried beat it."
+        return f"Best: the baseline, {metric} {number(first.score)}. No edit of it is kept."
     gain = together(kept)
     share = f" ({abs(gain / first.score):.1%})" if first.score else ""
     which = f"Best: trial {best.id}, {metric} {number(best.score)}"

@@ -17,7 +17,8 @@ from autoresearch import cli
 from autoresearch.commands.trial import EXIT_CODES
 from autoresearch.engine.constants import constants_of
 from autoresearch.engine.ledger import Ledger
-from autoresearch.engine.task import MeasureRequest
+from autoresearch.engine.loop import Loop
+from autoresearch.engine.task import Budget, MeasureRequest
 from autoresearch.engine.trial import Failure, Replicate
 from autoresearch.pretraining import Pretraining
 from autoresearch.study import Study
@@ -213,6 +214,32 @@ def test_how_fast_the_machine_is_is_remembered(workspace: Path, capsys, monkeypa
     made = len(known)
     run(capsys, "run", "--trials", "1")
     assert known[0] == 0 and known[made] >= 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("", (1, True, True, "confirm", 0.95)),
+        ("--frontier 3 --no-combine --no-prune", (3, False, False, "confirm", 0.95)),
+        ("--confidence 0.9", (1, True, True, "confirm", 0.9)),
+        ("--policy greedy", (1, True, True, "greedy", None)),
+    ],
+)
+def test_what_is_typed_reaches_the_loop(
+    workspace: Path, capsys, monkeypatch, typed: str, expected: tuple[object, ...]
+) -> None:
+    found: list[tuple[object, ...]] = []
+
+    def looked_at(self: Loop, proposer: object, budget: Budget) -> str:
+        confidence = getattr(self.policy, "confidence", None)
+        found.append((self.frontier, self.combine, self.prune, self.policy.name, confidence))
+        assert (budget.hours, budget.trials, budget.dollars, budget.tokens) == (8, 3, 1.5, 700)
+        return "looked at"
+
+    monkeypatch.setattr(Loop, "run", looked_at)
+    limits = "--hours 8 --trials 3 --dollars 1.5 --tokens 700"
+    code, out, _ = run(capsys, "run", *limits.split(), *typed.split())
+    assert code == 0 and "Ended: looked at" in out and found == [expected]
 
 
 def test_other_settings_are_told(workspace: Path, capsys) -> None:
