@@ -158,7 +158,7 @@ def test_evidence_lists_the_runs_that_the_decision_knew() -> None:
 
 def test_a_lineage_in_a_sentence() -> None:
     first = trial(0, score=2.0)
-    assert "the baseline, val_bpb 2.000000. Nothing" in narration.verdict("val_bpb", [first])
+    assert "the baseline, val_bpb 2.000000. No edit" in narration.verdict("val_bpb", [first])
     kept = trial(3, score=1.9, delta=-0.11, confidence=0.987)
     said = narration.verdict("val_bpb", [first, kept])
     assert said.startswith("Best: trial 3, val_bpb 1.900000: -0.1100 (5.5%) against the baseline")
