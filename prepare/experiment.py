@@ -143,6 +143,26 @@ def score_id(settings: Settings, dataset: Dataset, hardware_id: str) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _phases(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Seconds by phase as they are recorded: building the model is part of starting up."""
+    phases = dict(seconds)
+    if "build" in phases:
+        phases["startup"] = phases.get("startup", 0.0) + phases.pop("build")
+    return phases
+
+
+# What ends the scoring and is the candidate's doing.
+_SCORING_FAILURES = (
+    InvalidAnswer,
+    CandidateFailed,
+    CandidateStopped,
+    ProcessGone,
+    TimedOut,
+    ProtocolError,
+    Tampered,
+)
+
+
 class _Experiment:
     """The steps of one experiment and what they share."""
 
@@ -196,39 +216,41 @@ class _Experiment:
                     weights,
                 )
         except TrainingFailed as failed:
-            return self._failure(failed.phase, failed.kind, failed.message, "train")
+            return self._failure(failed.phase, failed.kind, failed.message, failed.seconds, "train")
         begun = time.monotonic()
         try:
             score, probes = self._score(trained, process.folder)
-        except InvalidAnswer as invalid:
-            return self._failure("scoring", invalid.kind, invalid.message, *ANSWERERS)
-        except CandidateFailed as failed:
-            return self._failure("scoring", failed.failure, failed.message, *ANSWERERS)
-        except CandidateStopped as stopped:
-            return self._failure("scoring", stopped.kind, stopped.message, *ANSWERERS)
-        except ProcessGone as gone:
-            kind = "killed" if gone.returncode < 0 else "exit"
-            return self._failure("scoring", kind, str(gone), *ANSWERERS)
-        except TimedOut:
-            message = (
-                f"weights not loaded within {self._settings.startup_timeout:.0f} s, or questions "
-                f"not answered within {self._settings.score_timeout:.0f} s"
-            )
-            return self._failure("scoring", "timeout", message, *ANSWERERS)
-        except ProtocolError as error:
-            return self._failure("scoring", "invalid_output", str(error), *ANSWERERS)
-        except Tampered as tampered:
-            return self._failure("scoring", "tampered", str(tampered), *ANSWERERS)
+        except _SCORING_FAILURES as error:
+            seconds = {**trained.seconds, "scoring": time.monotonic() - begun}
+            return self._failure("scoring", *self._why(error), seconds, *ANSWERERS)
         trained.seconds["scoring"] = time.monotonic() - begun
         return self._result(trained, score, probes, time.monotonic() - started)
 
-    def _failure(self, phase: str, kind: str, message: str, *logs: str) -> Failure:
+    def _why(self, error: Exception) -> tuple[str, str]:
+        """Kind and message of what ended the scoring."""
+        if isinstance(error, CandidateFailed):
+            return error.failure, error.message
+        if isinstance(error, InvalidAnswer | CandidateStopped):
+            return error.kind, error.message
+        if isinstance(error, ProcessGone):
+            return "killed" if error.returncode < 0 else "exit", str(error)
+        if isinstance(error, TimedOut):
+            return "timeout", (
+                f"weights not loaded within {self._settings.startup_timeout:.0f} s, or questions "
+                f"not answered within {self._settings.score_timeout:.0f} s"
+            )
+        return "tampered" if isinstance(error, Tampered) else "invalid_output", str(error)
+
+    def _failure(
+        self, phase: str, kind: str, message: str, seconds: Mapping[str, float], *logs: str
+    ) -> Failure:
         tail = "\n".join(filter(None, (log_tail(self._folder / f"{name}.log") for name in logs)))
         return Failure(
             phase,
             kind,
             message,
             tail,
+            _phases(seconds),
             run_dir=str(self._folder),
             tier=self._access.sandbox.name,
             touched=self._reported(),
@@ -325,7 +347,7 @@ class _Experiment:
     # The record -----------------------------------------------------------------------------
 
     def _result(self, trained: Trained, score: Score, probes: ProbeReport, total: float) -> Result:
-        hello, built, seconds = trained.hello, trained.built, trained.seconds
+        hello, built, seconds = trained.hello, trained.built, _phases(trained.seconds)
         training = seconds["training"]
         rate = trained.tokens / training
         flops = rate * built.flops_per_token
@@ -336,7 +358,7 @@ class _Experiment:
             verified=True,
             training_seconds=training,
             total_seconds=total,
-            startup_seconds=seconds["startup"] + seconds["build"],
+            startup_seconds=seconds["startup"],
             warmup_seconds=seconds["warmup"],
             scoring_seconds=seconds["scoring"],
             peak_memory_mb=trained.peak_memory_mb,

@@ -45,11 +45,12 @@ MAX_TOKEN_BYTES = 4
 
 
 class TrainingFailed(Exception):
-    """Training has no weights to show; phase, kind and message as in `Failure`."""
+    """Training has no weights to show; phase, kind, message and seconds as in `Failure`."""
 
     def __init__(self, phase: str, kind: str, message: str) -> None:
         super().__init__(message)
         self.phase, self.kind, self.message = phase, kind, message
+        self.seconds: dict[str, float] = {}
 
 
 @dataclass
@@ -212,6 +213,9 @@ class TrainingRun:
                 trained = None if message is None else self._take(message)
                 if trained is not None:
                     return trained
+        except TrainingFailed as failed:
+            failed.seconds = {**self._seconds, self._phase: time.monotonic() - self._entered}
+            raise
         finally:
             self._close_feeder()
 

@@ -152,6 +152,8 @@ def test_a_hang_is_ended_by_the_harness_clock(tmp_path, settings):
     short = settings.model_copy(update={"warmup_timeout": 3.0})
     outcome = failure(run(tmp_path, short, build="time.sleep(1000)"))
     assert outcome.kind == "timeout"
+    assert set(outcome.seconds) == {"startup"}
+    assert outcome.seconds["startup"] > 3.0
     assert not any("prepare.child" in " ".join(p.cmdline()) for p in psutil.Process().children())
 
 
@@ -160,6 +162,8 @@ def test_training_on_after_the_budget_is_refused(tmp_path, settings):
     late = "time.sleep(60) if run.progress > 0 else None"
     outcome = failure(run(tmp_path, timed, after=late))
     assert (outcome.phase, outcome.kind) == ("training", "timeout")
+    assert set(outcome.seconds) == {"startup", "warmup", "training"}
+    assert outcome.seconds["training"] > 1.0
     assert "run.batches() ends" in outcome.message
 
 
@@ -168,6 +172,7 @@ def test_answers_that_are_no_language_model_get_no_number(tmp_path, settings):
     few = "logits = logits if targets is not None else logits[:, :, :9]"
     outcome = failure(run(tmp_path, settings, logits=few))
     assert (outcome.phase, outcome.kind) == ("scoring", "invalid_output")
+    assert set(outcome.seconds) == {"startup", "warmup", "training", "scoring"}
     assert "must return logits of shape" in outcome.message
 
 
