@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from prepare.cache import cache_root
@@ -27,6 +28,9 @@ VARIABLES = {
     "TRITON_CACHE_DIR": "triton",
     "CUDA_CACHE_PATH": "cuda",
 }
+# Single kernels, which training and answering share. torch.compile's own cache is of whole graphs:
+# the forward pass alone is another one, which is never kept, since it could hold the questions.
+KERNELS = ("triton", "cuda")
 
 
 def cache_variables(work: Path) -> dict[str, str]:
@@ -34,12 +38,15 @@ def cache_variables(work: Path) -> dict[str, str]:
     return {name: str(work / FOLDER_NAME / part) for name, part in VARIABLES.items()}
 
 
-def begin_warm(work: Path, *scripts: Path) -> None:
-    """Fill a process's caches with what the first of `scripts` that is known left."""
+def begin_warm(
+    work: Path, scripts: Sequence[Path], parts: Sequence[str] = tuple(VARIABLES.values())
+) -> None:
+    """Fill these parts of a process's caches with what the first known one of `scripts` left."""
     for script in scripts:
         kept = _folder(script)
         if kept.is_dir():
-            copy_plain(kept, work / FOLDER_NAME)
+            for part in parts:
+                copy_plain(kept / part, work / FOLDER_NAME / part)
             with contextlib.suppress(OSError):
                 os.utime(kept)  # used: the last to be thrown away
             return

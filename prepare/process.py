@@ -29,7 +29,7 @@ import psutil
 
 from prepare.cache import CACHE_VARIABLE, cache_root
 from prepare.channel import Channel, ChannelClosed, ProtocolError, SharedFile
-from prepare.compiled import begin_warm, cache_variables
+from prepare.compiled import KERNELS, VARIABLES, begin_warm, cache_variables
 from prepare.isolation import Access, Command, Unconfined
 from prepare.messages import Touched, parse
 from prepare.orphans import MARK_VARIABLE, Guard, kill_marked
@@ -207,7 +207,8 @@ class CandidateProcess:
         The caches are filled first: while the process, which compiles nothing before it hears of a
         candidate, loads the framework.
         """
-        begin_warm(self.folder, *self._access.warm_from)
+        parts = KERNELS if self._role == "answer" else tuple(VARIABLES.values())
+        begin_warm(self.folder, self._access.warm_from, parts)
         rules = {
             "readable": [str(path) for path in self._access.readable],
             "writable": [
