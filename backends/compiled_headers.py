@@ -34,10 +34,11 @@ MADE = "made"  # a file that says that all is there
 def folder() -> Path:
     """Where the headers of this torch and this compiler lie, made or not.
 
-    Below the folder of the speed figures, which a candidate may read.
+    Below the folder of the speed figures, which a candidate may read. Another environment has
+    another: its paths are among the compiler's arguments.
     """
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++") or ""
-    about = [importlib.metadata.version("torch"), sys.version, compiler]
+    about = [importlib.metadata.version("torch"), sys.prefix, sys.version, compiler]
     with contextlib.suppress(OSError):
         about.append(str(os.stat(compiler).st_mtime_ns))
     key = hashlib.sha256("\n".join(about).encode()).hexdigest()[:16]
@@ -89,20 +90,19 @@ def use() -> None:
     It can't where the harness made none, or where a kernel is compiled with other flags.
     """
     from torch._inductor import codecache
-    from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     make: Callable[..., str] | None = getattr(codecache, "_precompile_header", None)
-    shared, own = folder(), Path(cache_dir()) / "precompiled_headers"
+    shared = folder()
     if make is None or not (shared / MADE).exists():
         return
+    own, locks = codecache._HEADER_DIR, codecache._HEADER_LOCK_DIR
 
     def precompile(*request: Any, **command: Any) -> str:
-        codecache._HEADER_LOCK_DIR = str(own / "locks")
-        codecache._HEADER_DIR = str(shared)
+        codecache._HEADER_DIR, codecache._HEADER_LOCK_DIR = str(shared), locks
         try:
             return make(*request, **command)
         except OSError:  # it isn't there, and may not be made there
-            codecache._HEADER_DIR = str(own)
+            codecache._HEADER_DIR = own
             return make(*request, **command)
 
     codecache._precompile_header = precompile  # type: ignore[assignment]

@@ -14,7 +14,6 @@ codecache = pytest.importorskip("torch._inductor.codecache")
 def shared(tmp_path, monkeypatch):
     """The harness's folder, and torch's function in the place of which one writes down a call."""
     monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "own"))
     place = compiled_headers.folder()
     place.mkdir(parents=True)
 
@@ -25,7 +24,7 @@ def shared(tmp_path, monkeypatch):
         return str(path)
 
     for name in ("_HEADER_DIR", "_HEADER_LOCK_DIR"):
-        monkeypatch.setattr(codecache, name, str(tmp_path / "torch"))
+        monkeypatch.setattr(codecache, name, str(tmp_path / "own"))
     monkeypatch.setattr(codecache, "_precompile_header", precompile)
     return place
 
@@ -46,13 +45,13 @@ def test_a_header_of_the_harness_is_taken_and_locked_elsewhere(shared, tmp_path)
 def test_one_that_the_harness_did_not_make_is_made_in_the_own_folder(shared, tmp_path):
     (shared / compiled_headers.MADE).touch()
     use()
-    assert Path(codecache._precompile_header("b.h")).is_relative_to(tmp_path / "own")
+    assert codecache._precompile_header("b.h") == str(tmp_path / "own" / "b.h")
 
 
 def test_what_was_not_finished_is_not_used(shared, tmp_path):
     (shared / "a.h").touch()
     use()
-    assert codecache._precompile_header("a.h") == str(tmp_path / "torch" / "a.h")
+    assert codecache._precompile_header("a.h") == str(tmp_path / "own" / "a.h")
 
 
 def test_they_are_made_once_and_again_after_a_failure(shared, monkeypatch):
@@ -73,7 +72,9 @@ def test_they_are_made_once_and_again_after_a_failure(shared, monkeypatch):
     assert [Path(command[-1]) for command in runs] == [shared, shared]
 
 
-def test_another_compiler_has_another_folder(monkeypatch, tmp_path):
+def test_another_compiler_or_environment_has_another_folder(monkeypatch, tmp_path):
     first = compiled_headers.folder()
     monkeypatch.setenv("CXX", str(tmp_path / "c++"))
-    assert compiled_headers.folder() != first
+    second = compiled_headers.folder()
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    assert len({first, second, compiled_headers.folder()}) == 3
