@@ -22,7 +22,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from workspaces import ENVIRONMENT, PROGRAM, ROOT, command_proposer, make_workspace, trials
+
 DEFAULT_OUTPUT = ROOT / "benchmarks" / "results" / "no_ops.json"
 POLICIES = ("confirm", "greedy")
 
@@ -83,24 +84,13 @@ def propose() -> None:
 def study(folder: Path, policy: str, seconds: float, count: int) -> dict[str, Any]:
     """One workspace, one policy, `count` edits: what the ledger says afterwards."""
 
-    def autoresearch(*arguments: str, where: Path = folder) -> None:
-        program = [sys.executable, "-c", "from autoresearch.cli import main; main()"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        subprocess.run([*program, *arguments], cwd=where, env=environment, check=True)
-
-    autoresearch("init", str(folder), "--preset", "demo", where=ROOT)
-    settings = folder / "autoresearch.toml"
-    text = re.sub(
-        r"(?m)^time_budget = .*$", f"time_budget = {seconds}", settings.read_text(encoding="utf-8")
+    more = "\n[task.mutation]\nrefuse_known = false\n"
+    make_workspace(folder, "demo", {"time_budget": seconds}, more)
+    options = [*command_proposer(__file__), "--trials", str(count), "--policy", policy]
+    subprocess.run(
+        [*PROGRAM, "run", *options, "--no-prune"], cwd=folder, env=ENVIRONMENT, check=True
     )
-    settings.write_text(text + "\n[task.mutation]\nrefuse_known = false\n", encoding="utf-8")
-    subprocess.run(["git", "commit", "-qam", "Shorter runs"], cwd=folder, check=True)
-    command = f"command={sys.executable} {Path(__file__).resolve()} --propose"
-    options = ["--agent", "command", "--agent-option", command, "--trials", str(count)]
-    autoresearch("run", *options, "--policy", policy, "--no-prune")
-    lines = (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines]
-    return {"policy": policy, "trials": [r for r in records if r["kind"] == "trial"]}
+    return {"policy": policy, "trials": trials(folder)}
 
 
 def summary(found: dict[str, Any]) -> dict[str, Any]:
