@@ -146,7 +146,7 @@ class Output:
 
 @contextlib.contextmanager
 def looking(on_event: OnEvent) -> Iterator[None]:
-    """Say what takes the time while `backends.select` runs inside."""
+    """Say what takes the time while `backends.select` or `make_ready` runs inside."""
     from backends.speed import announced
 
     on_event("phase", {"phase": LOOKING})

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from backends.hardware import Hardware, Miss
     from backends.policy import Overrides, Policy
 
-__all__ = ["F", "Selection", "nn", "runtime", "select", "selection_for", "torch"]
+__all__ = ["F", "Selection", "make_ready", "nn", "runtime", "select", "selection_for", "torch"]
 
 # Where each name lives: module, then attributes below it.
 _NAMES = {
@@ -76,17 +76,23 @@ def select(requested: str | None = None) -> Selection:
 
 @functools.cache
 def _select(requested: str, overrides: Overrides) -> Selection:
-    from backends.compiled_headers import make_once
     from backends.hardware import detect
     from backends.policy import choose_policy, questions
     from backends.speed import measure
 
     hardware, passed_over = detect(requested)
     figures = measure(hardware, questions(hardware, overrides), overrides)
-    policy = choose_policy(hardware, figures, overrides)
-    if policy.compile and hardware.backend == "cpu":
+    return Selection(hardware, choose_policy(hardware, figures, overrides), passed_over)
+
+
+def make_ready(requested: str | None = None) -> Selection:
+    """`select` for a loop of runs: makes once, in some ten seconds, what each would make again."""
+    from backends.compiled_headers import make_once
+
+    selection = select(requested)
+    if selection.policy.compile and selection.hardware.backend == "cpu":
         make_once()
-    return Selection(hardware, policy, passed_over)
+    return selection
 
 
 def selection_for(framework: str) -> Selection:

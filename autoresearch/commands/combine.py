@@ -75,7 +75,7 @@ def command(
     with narrated(out) as on_event:
         if not holds_task(folder):
             with looking(on_event):
-                backends.select(choices["backend"])
+                backends.make_ready(choices["backend"])
         opened = write_study(folder, options, on_event, True)
         with opened as study, stopping(study.loop, out), awake():
             # Again, as the one writer: what opening mended or another finished counts.

@@ -27,7 +27,7 @@ LEAST_SECONDS = 50.0
 @click.command("demo")
 @click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
 @click.option(
-    "--seconds", type=SECONDS, help="Training time of each backend.  [default: 50 shared]"
+    "--seconds", type=SECONDS, help="Training time of each backend.  [default: 30 shared]"
 )
 @click.option(
     "--trials",

@@ -90,7 +90,7 @@ def command(
     proposer = Study.read(folder, options).proposer(agent, read_options(agent_options))
     with narrated(out) as on_event:
         with looking(on_event):
-            backends.select(choices["backend"])
+            backends.make_ready(choices["backend"])
         with Study.write(folder, options, on_event, True) as study, awake() as problem:
             if problem:
                 out.warn(f"this machine may fall asleep: {problem}")

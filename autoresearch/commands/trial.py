@@ -77,7 +77,7 @@ def command(
             refuse(ctx, out, rejected)
             return
         with looking(on_event):
-            backends.select(choices["backend"])
+            backends.make_ready(choices["backend"])
         trial, left = measure(study, change, idea, predict, out)
     show_end(out, study, trial, left)
     ctx.exit(EXIT_CODES[str(trial.status)])

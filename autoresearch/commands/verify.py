@@ -88,7 +88,7 @@ def measure_again(out: Output, folder: Path, seeds: int, choices: dict[str, Any]
     with narrated(out) as on_event:
         if not holds_task(folder):
             with looking(on_event):
-                backends.select(choices["backend"])
+                backends.make_ready(choices["backend"])
         opened = write_study(folder, Options(**choices), on_event)
         with opened as study, awake(), stopping(study.loop, out):
             found = recheck(study.loop, seeds)

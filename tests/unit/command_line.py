@@ -34,7 +34,7 @@ def make_fake_workspace(
 def enter_fake_workspace(folder: Path, monkeypatch: pytest.MonkeyPatch, measure: Measure) -> None:
     """Make one that was made before the current folder, measured by `measure`."""
     monkeypatch.setattr(Pretraining, "measure", measure)
-    monkeypatch.setattr(backends, "select", lambda requested=None: None)
+    monkeypatch.setattr(backends, "make_ready", lambda requested=None: None)
     monkeypatch.chdir(folder)
 
 

@@ -62,8 +62,6 @@ def folder(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.setenv("AUTORESEARCH_DTYPE", "float32")
     monkeypatch.setenv("AUTORESEARCH_ATTENTION", "sdpa")
     monkeypatch.setenv("AUTORESEARCH_COMPILE", "1")
-    # Said to be compiling, yet nothing here compiles: no header is needed.
-    monkeypatch.setattr("backends.compiled_headers.make_once", lambda: None)
     monkeypatch.setattr("autoresearch.study.Pretraining", Harness)
     monkeypatch.setattr(Harness, "disturbed_from", math.inf)
     place, there = search_workspace(tmp_path / "search", "cpu")
