@@ -86,7 +86,7 @@ def _select(requested: str, overrides: Overrides) -> Selection:
 
 
 def make_ready(requested: str | None = None) -> Selection:
-    """`select` for a loop of runs: makes once, in some ten seconds, what each would make again."""
+    """`select` for a loop of runs: makes once what each would make again."""
     from backends.compiled_headers import make_once
 
     selection = select(requested)

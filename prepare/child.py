@@ -25,11 +25,8 @@ from prepare.channel import DTYPE_BYTES, Channel, ChannelClosed, shared_array
 from prepare.run import Spec, TimedRun, WarmupRun
 
 MODULE_NAME = "train"
-TRACING_THRESHOLDS = (
-    50_000,
-    20,
-    100,
-)  # objects made, younger collections done; Python's: 700, 10, 10
+# Objects made, younger collections done; Python's own are 700, 10, 10.
+TRACING_THRESHOLDS = (50_000, 20, 100)
 
 
 class InvalidLogits(ValueError):

@@ -64,12 +64,27 @@ def test_they_are_made_once_and_again_after_a_failure(shared, monkeypatch):
     monkeypatch.setattr(compiled_headers.subprocess, "run", fail)
     compiled_headers.make_once()
     assert not (shared / compiled_headers.MADE).exists()
-    monkeypatch.setattr(
-        compiled_headers.subprocess, "run", lambda command, **_: runs.append(command)
-    )
+
+    def make(command, **_):
+        shared.mkdir()
+        runs.append(command)
+
+    monkeypatch.setattr(compiled_headers.subprocess, "run", make)
     compiled_headers.make_once()
     compiled_headers.make_once()
     assert [Path(command[-1]) for command in runs] == [shared, shared]
+
+
+def test_what_a_killed_process_left_is_made_anew(shared, monkeypatch):
+    (shared / "a.h.gch").write_text("half")
+
+    def make(command, **_):
+        assert not (shared / "a.h.gch").exists()
+        shared.mkdir()
+
+    monkeypatch.setattr(compiled_headers.subprocess, "run", make)
+    compiled_headers.make_once()
+    assert (shared / compiled_headers.MADE).exists()
 
 
 def test_another_compiler_or_environment_has_another_folder(monkeypatch, tmp_path):
