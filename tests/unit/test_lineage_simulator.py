@@ -1,24 +1,15 @@
 """The simulator behind the defaults of --combine and --frontier: what ideas come to together."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+
+from tests.unit.benchmark_scripts import benchmark
 
 
 @pytest.fixture(scope="module")
 def bench():
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "lineage_simulator.py"
-    if not path.is_file():
-        pytest.skip("benchmarks are not part of this installation")
-    spec = importlib.util.spec_from_file_location("lineage_simulator", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with benchmark("lineage_simulator") as module:
+        yield module
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,6 @@
 """Keep or discard: the rules one by one, then their error rates on drawn noise."""
 
-import importlib.util
 import math
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -12,6 +9,7 @@ from autoresearch.engine.noise import Noise, location, normal_equivalent, oddest
 from autoresearch.engine.policy import Confirm, Greedy
 from autoresearch.engine.state import State
 from autoresearch.engine.trial import Replicate, Trial, TrialStatus
+from tests.unit.benchmark_scripts import benchmark
 
 NOISE = Noise(sd=0.002, dof=20)
 CHAMPION = {0: 1.000, 1: 1.001, 2: 0.999, 3: 1.0005, 4: 0.9995, 5: 1.0002}
@@ -24,14 +22,8 @@ def evidence(candidate, champion=None, **more):
 
 @pytest.fixture(scope="module")
 def bench():
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "decision_simulator.py"
-    if not path.is_file():
-        pytest.skip("benchmarks are not part of this installation")
-    spec = importlib.util.spec_from_file_location("decisions_bench", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    with benchmark("decision_simulator") as module:
+        yield module
 
 
 # Greedy
