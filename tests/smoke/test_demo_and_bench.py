@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from autoresearch import bench, cli, demo, demo_search, neighbours, pretraining, study
+from autoresearch import cli, demo, demo_search, neighbours, pretraining, study
+from autoresearch.bench import mfu
 from autoresearch.engine.policy import Greedy
 from autoresearch.engine.sandbox import choose
 from autoresearch.verification import verify
@@ -27,7 +28,7 @@ def small(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setenv("AUTORESEARCH_ATTENTION", "sdpa")
     monkeypatch.setattr(demo, "EVAL_BYTES", 4_000)
     monkeypatch.setattr(demo, "STORY_TOKENS", 20)
-    monkeypatch.setattr(bench, "EVAL_BYTES", 2_000)
+    monkeypatch.setattr(mfu, "EVAL_BYTES", 2_000)
 
 
 def kept(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[Any]:
@@ -146,10 +147,12 @@ def test_bench_mfu_writes_its_table_to_the_step_summary(
     captured = capsys.readouterr()
     assert code == 0
     document = json.loads(output.read_text(encoding="utf-8"))
-    (row,) = document["rows"]
-    assert row["tokens_per_second"] > 0
-    assert row["repeats"] == len(real) == 2
-    assert document["conditions"]["statistic"] == "median"
+    (report,) = document["reports"]
+    rate = report["figures"][0]
+    assert rate["unit"] == "tokens/s" and rate["lowest"] > 0
+    assert len(rate["samples"]) == len(real) == 2
+    (measured,) = report["ratios"]
+    assert measured["name"] == "MFU of cpu, measured peak" and 0 < measured["median"] < 1
     text = summary.read_text(encoding="utf-8")
-    assert "| backend |" in text and "| cpu |" in text and "seconds 0.5" in text
-    assert "cpu" in captured.out
+    assert "| mfu | MFU of cpu, measured peak |" in text and "seconds 0.5" in text
+    assert "MFU of cpu" in captured.out

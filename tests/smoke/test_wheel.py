@@ -65,6 +65,7 @@ def test_wheel_carries_presets_seeds_and_templates(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"autoresearch/seed/train.py", "autoresearch/seed/program.md"} <= names
     assert "autoresearch/presets/demo.toml" in names
+    assert "autoresearch/bench/reference/plain.py" in names
     assert "autoresearch/templates/AGENTS.md" in names
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
 

@@ -1,0 +1,95 @@
+"""Processes that measure: each holds one variant ready, and works only when it is asked to.
+
+    with Worker("training", job, environment) as worker:    # ready: compiled and warm
+        worker.ready["flops_per_token"]
+        worker.ask(steps=4)["seconds"]
+
+Compiled code, thread pools and peaks of memory of one variant then don't touch another's. What a
+process does is `serve(channel, job)` of a module here, in `python -m autoresearch.bench.worker
+MODULE`; it says `ready` when it is warm and answers each `ask` with a `done`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+from prepare.channel import Channel, ChannelClosed
+from prepare.errors import CandidateError
+from prepare.process import child_environment
+
+
+class WorkerFailed(CandidateError):
+    """A measured variant came to nothing; the message has the last thing that it wrote."""
+
+
+class Worker:
+    """The side that asks."""
+
+    def __init__(
+        self, module: str, job: Mapping[str, Any], environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._module, self._job, self._environment = module, dict(job), environment or {}
+
+    def __enter__(self) -> Worker:
+        """Starts the process and waits until it is ready. Raises WorkerFailed."""
+        self._log = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "autoresearch.bench.worker", self._module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=child_environment(self._environment),
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._channel = Channel(self._process.stdout, self._process.stdin)  # type: ignore[arg-type]
+        try:
+            self.ready = self._answer("job", job=self._job)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """The answer to one request. Raises WorkerFailed."""
+        return self._answer("ask", **request)
+
+    def _answer(self, kind: str, **fields: Any) -> dict[str, Any]:
+        try:
+            self._channel.send(kind, **fields)
+            return self._channel.receive()
+        except ChannelClosed as closed:
+            status = self._process.wait()
+            self._log.seek(0)
+            said = self._log.read().decode(errors="replace").strip().splitlines()[-1:]
+            message = ": ".join((f"a measuring process ended with status {status}", *said))
+            raise WorkerFailed(message) from closed
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._log):
+            if stream is not None:
+                stream.close()
+
+
+def main(module: str) -> None:
+    """Take the channel off standard input and output, and serve. What is printed goes to stderr."""
+    reader, writer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    channel = Channel(reader, writer)
+    serve = importlib.import_module(f"autoresearch.bench.{module}").serve
+    try:
+        serve(channel, channel.receive()["job"])
+    except ChannelClosed:
+        return  # asked enough
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
