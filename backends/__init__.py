@@ -59,6 +59,8 @@ class Selection:
             "AUTORESEARCH_DTYPE": self.policy.compute_dtype,
             "AUTORESEARCH_COMPILE": "1" if self.policy.compile else "0",
             "AUTORESEARCH_ATTENTION": self.policy.attention,
+            "AUTORESEARCH_LOSS": self.policy.loss,
+            "AUTORESEARCH_GRAM": self.policy.gram,
         }
 
 

@@ -2,9 +2,10 @@
 
 BackendError                    exit 1
 ├── UnknownBackend              exit 2   no backend has this name
-├── UnknownOverride             exit 2   AUTORESEARCH_DTYPE, _COMPILE or _ATTENTION is nonsense
+├── UnknownOverride             exit 2   an AUTORESEARCH_... variable is nonsense
 ├── BackendUnavailable          exit 4   known, but this machine can't offer it, and why
 ├── AttentionUnavailable        exit 4   an implementation can't be loaded or launched
+├── KernelUnavailable           exit 4   a Triton kernel was asked for and can't run here
 ├── WeightsMismatch             exit 5   a weights file is unreadable or another model's
 └── UnsupportedOperation        exit 5   train.py asks for something the backend doesn't have
     (also an AttributeError, so that hasattr answers False)
@@ -68,6 +69,18 @@ class AttentionUnavailable(BackendError):
     def __init__(self, name: str, reason: str, hint: str = "") -> None:
         super().__init__(f"attention {name} is not available: {reason}", hint)
         self.name = name
+        self.reason = reason
+
+
+class KernelUnavailable(BackendError):
+    """A kernel of ours was asked for by name and can't run here."""
+
+    exit_code = 4
+
+    def __init__(self, item: str, reason: str) -> None:
+        hint = f"unset AUTORESEARCH_{item.upper()} to have it chosen by what runs here"
+        super().__init__(f"the Triton kernel for {item} is not available: {reason}", hint)
+        self.item = item
         self.reason = reason
 
 

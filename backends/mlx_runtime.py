@@ -25,6 +25,7 @@ import numpy as np
 import backends
 from backends import mlx_attention
 from backends import mlx_gradients as gradients
+from backends.gram import gram
 from backends.mlx_softcap import softcap_cross_entropy
 from backends.mlx_torch import Tensor, nn
 from backends.mlx_torch import device as _device
@@ -45,6 +46,7 @@ __all__ = [
     "compute_dtype",
     "device",
     "from_numpy",
+    "gram",
     "hardware",
     "is_out_of_memory",
     "load_weights",

@@ -20,7 +20,10 @@ from backends.hardware import Hardware
 
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTION = ("fa3", "flash", "flex", "block_local", "sdpa")
-PLAINEST = {"dtype": "float32", "compile": "eager"}  # what runs anywhere
+LOSS = ("chunked", "triton")
+GRAM = ("matmul", "triton")
+# What runs anywhere.
+PLAINEST = {"dtype": "float32", "compile": "eager", "loss": "chunked", "gram": "matmul"}
 WINS_BY = 1.03  # a first choice gives way only to what is 3% faster: less is noise
 
 
@@ -31,17 +34,24 @@ class Overrides:
     dtype: str | None = None
     compile: bool | None = None
     attention: str | None = None
+    loss: str | None = None
+    gram: str | None = None
     source: str = "AUTORESEARCH_{}"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Overrides:
-        """AUTORESEARCH_DTYPE, _COMPILE and _ATTENTION. Raises UnknownOverride; empty is unset."""
+        """AUTORESEARCH_DTYPE, _COMPILE, _ATTENTION, _LOSS and _GRAM; empty is unset.
+
+        Raises UnknownOverride.
+        """
         environ = os.environ if environ is None else environ
         compile_ = _one_of(environ, "AUTORESEARCH_COMPILE", ("0", "1"))
         return cls(
             dtype=_one_of(environ, "AUTORESEARCH_DTYPE", DTYPES),
             compile=None if compile_ is None else compile_ == "1",
             attention=_one_of(environ, "AUTORESEARCH_ATTENTION", ATTENTION),
+            loss=_one_of(environ, "AUTORESEARCH_LOSS", LOSS),
+            gram=_one_of(environ, "AUTORESEARCH_GRAM", GRAM),
         )
 
     def why(self, item: str) -> str:
@@ -63,7 +73,7 @@ def _one_of(environ: Mapping[str, str], name: str, known: tuple[str, ...]) -> st
 class Question:
     """Something that only the hardware can answer: which of these variants is fastest."""
 
-    item: str  # "dtype", "compile" or "attention"
+    item: str  # "dtype", "compile", "attention", "loss" or "gram"
     variants: tuple[str, ...]  # the first choice first
 
 
@@ -88,6 +98,8 @@ class Policy:
     compile_mode: str  # "default"; "" without compilation
     loss_scaling: bool
     master_dtype: str = "float32"
+    loss: str = "chunked"  # one of LOSS: the soft-capped cross-entropy
+    gram: str = "matmul"  # one of GRAM: a matrix times its own transpose
     environment: Mapping[str, str] = field(
         default_factory=dict
     )  # to be set before the framework loads
@@ -125,6 +137,8 @@ def choose_policy(
     attention, attention_reason = _decide(
         hardware, "attention", figures, overrides, overrides.attention
     )
+    loss, loss_reason = _decide(hardware, "loss", figures, overrides, overrides.loss)
+    gram, gram_reason = _decide(hardware, "gram", figures, overrides, overrides.gram)
     environment, environment_reason = launch_environment(hardware)
     compiled = compile_ == "compiled"
     scaling = dtype == "float16"
@@ -135,6 +149,8 @@ def choose_policy(
         compile=compiled,
         compile_mode="default" if compiled else "",
         loss_scaling=scaling,
+        loss=loss,
+        gram=gram,
         environment=environment,
         probe_shape=probe_shape(hardware),
         reasons={
@@ -146,6 +162,8 @@ def choose_policy(
             if scaling
             else f"{dtype} has float32's range of exponents",
             "master_dtype": "updates smaller than bfloat16's 3 digits must not be lost",
+            "loss": loss_reason,
+            "gram": gram_reason,
             "environment": environment_reason,
         },
     )
@@ -168,6 +186,8 @@ def questions(hardware: Hardware, overrides: Overrides | None = None) -> tuple[Q
         "dtype": overrides.dtype,
         "compile": overrides.compile,
         "attention": overrides.attention,
+        "loss": overrides.loss,
+        "gram": overrides.gram,
     }
     options = ((item, _options(hardware, item)[0]) for item in asked if asked[item] is None)
     return tuple(Question(item, variants) for item, variants in options if len(variants) > 1)
@@ -215,7 +235,9 @@ def _options(hardware: Hardware, item: str) -> tuple[tuple[str, ...], str]:
         return dtype_options(hardware)
     if item == "compile":
         return compile_options(hardware)
-    return attention_order(hardware)
+    if item == "attention":
+        return attention_order(hardware)
+    return kernel_options(hardware, PLAINEST[item])
 
 
 def dtype_options(hardware: Hardware) -> tuple[tuple[str, ...], str]:
@@ -274,6 +296,19 @@ _INSTALL_COMPILER = {
     "Darwin": "xcode-select --install",
     "Windows": "install the Visual Studio Build Tools and start from their prompt",
 }
+
+
+def kernel_options(hardware: Hardware, plain: str) -> tuple[tuple[str, ...], str]:
+    """Whether our Triton kernel comes into question beside the `plain` way."""
+    backend = hardware.backend
+    if backend not in ("cuda", "rocm"):
+        return (plain,), f"our Triton kernels are not for {backend}"
+    compiling, why = compile_options(hardware)
+    if compiling != ("compiled",):
+        return (plain,), why
+    if backend == "cuda" and int(hardware.architecture.removeprefix("sm_")) < 75:
+        return (plain,), f"our Triton kernels need sm_75, this is {hardware.architecture}"
+    return (plain, "triton"), "what our Triton kernel gains is measured"
 
 
 def attention_order(hardware: Hardware) -> tuple[tuple[str, ...], str]:

@@ -1,4 +1,4 @@
-"""The variants that torch can be asked to compare: compute types, compilation, attention.
+"""The variants that torch can be asked to compare: types, compilation, attention, loss, gram.
 
 Loaded only in a probe process. A step is one forward and backward pass on the device, waited for.
 """
@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backends import attention
+from backends import attention, gram, softcap
 from backends.hardware import Hardware
 from backends.policy import compile_options, dtype_options
 
 DEVICES = {"cuda": "cuda", "rocm": "cuda", "xpu": "xpu", "mps": "mps", "cpu": "cpu"}
+VOCABULARY = 8192  # of the loss
 LOSS_SCALE = 1024.0  # keeps float16 gradients of the small losses here from underflowing
 
 
@@ -29,11 +30,17 @@ class Probes:
         self.dtypes = dtype_options(hardware)[0]
 
     def step(self, item: str, variant: str, dtype: str) -> Callable[[], None]:
-        """A step for one variant of "dtype", "compile" or "attention"; `dtype` for the last two."""
+        """A step for one variant of an item; `dtype` for all items but "dtype"."""
         if item == "attention":
             compiled = compile_options(self.hardware)[0] == ("compiled",)
             attention.launch_check(variant, self.hardware, dtype, compiled)
-        make = {"dtype": self._dtype, "compile": self._compile, "attention": self._attention}[item]
+        make = {
+            "dtype": self._dtype,
+            "compile": self._compile,
+            "attention": self._attention,
+            "loss": self._loss,
+            "gram": self._gram,
+        }[item]
         return make(variant, getattr(torch, variant if item == "dtype" else dtype))
 
     def alive(self) -> bool:
@@ -116,12 +123,63 @@ class Probes:
         window = self.shape["window"]
         return self._pass(lambda: function(q, k, v, window).float().square().mean(), [q, k, v])
 
+    def _loss(self, variant: str, dtype: torch.dtype) -> Callable[[], None]:
+        """The soft-capped loss, compiled; other gradients than eager chunks give are a failure."""
+        tokens = self.shape["batch"] * self.shape["tokens"]
+        width = self.shape["heads"] * self.shape["head_dim"]
+        x = torch.randn(tokens, width, device=self.device).to(dtype).requires_grad_()
+        # Logits of a few nats, so that the cap bends them.
+        weight = torch.randn(VOCABULARY, width, device=self.device) * (4 * width**-0.5)
+        leaves = [x, weight.requires_grad_()]
+        targets = torch.randint(VOCABULARY, (tokens,), device=self.device)
+        targets[::7] = softcap.IGNORE_INDEX
+        function = softcap.softcap_cross_entropy
+        eager = self._pass(lambda: function(x, weight, targets, 15.0), leaves)
+        eager()
+        expected = [leaf.grad for leaf in leaves]
+        if variant == "triton":
+            from backends.kernels import softcap as kernel
+
+            function = kernel.softcap_cross_entropy
+        function = torch.compile(function, dynamic=False, fullgraph=True)
+        step = self._pass(lambda: function(x, weight, targets, 15.0), leaves)
+        step()
+        for leaf, truth in zip(leaves, expected, strict=True):
+            _agree(leaf.grad, truth)
+        return step
+
+    def _gram(self, variant: str, dtype: torch.dtype) -> Callable[[], None]:
+        """Two products as in an orthogonalisation, compiled, against the same in fp32."""
+        rows = self.shape["heads"] * self.shape["head_dim"]
+        x = torch.randn(self.shape["batch"], rows, 4 * rows, device=self.device)
+        x = x / x.square().sum(dim=(-2, -1), keepdim=True).sqrt()
+        function = gram.gram
+        if variant == "triton":
+            from backends.kernels import gram as kernel
+
+            function = kernel.gram
+
+        def polynomial(x_NRS: Tensor, product: Callable[..., Tensor] = gram.gram) -> Tensor:
+            once = product(x_NRS)
+            return product(once, alpha=0.5, add=once, beta=-2.8)
+
+        # train.py orthogonalises in fp32 where it computes in fp16.
+        narrow = x.float() if dtype == torch.float16 else x.to(dtype)
+        compiled = torch.compile(polynomial, dynamic=False, fullgraph=True)
+        _agree(compiled(narrow, function), polynomial(x))
+
+        def step() -> None:
+            compiled(narrow, function)
+            self._wait()
+
+        return step
+
 
 def _agree(found: Tensor | None, expected: Tensor | None) -> None:
-    """Raise ArithmeticError, naming the largest difference, unless two gradients agree."""
+    """Raise ArithmeticError, naming the largest difference, unless two tensors agree."""
     if found is None or expected is None:
         raise ArithmeticError("no gradient came back")
     difference = float((found.float() - expected.float()).abs().max())
     scale = float(expected.float().abs().max())
     if not difference <= 0.05 * scale:
-        raise ArithmeticError(f"gradients differ by {difference:.3g} where they reach {scale:.3g}")
+        raise ArithmeticError(f"results differ by {difference:.3g} where they reach {scale:.3g}")

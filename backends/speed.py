@@ -303,6 +303,8 @@ def settled(backend: str) -> dict[str, str]:
         "AUTORESEARCH_DTYPE": "float32",
         "AUTORESEARCH_COMPILE": "0",
         "AUTORESEARCH_ATTENTION": "sdpa",
+        "AUTORESEARCH_LOSS": "chunked",
+        "AUTORESEARCH_GRAM": "matmul",
     }
 
 

@@ -25,11 +25,12 @@ from torch import Tensor, nn
 
 import backends
 from backends import attention as implementations
-from backends import compiled_headers
+from backends import compiled_headers, kernels, softcap
+from backends import gram as plain_gram
+from backends.errors import KernelUnavailable
 from backends.loss_scaling import LossScaler
 from backends.policy import Overrides
 from backends.process_memory import peak_rss_mb, reset_peak_rss
-from backends.softcap import softcap_cross_entropy
 from backends.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ __all__ = [
     "compute_dtype",
     "device",
     "from_numpy",
+    "gram",
     "hardware",
     "is_out_of_memory",
     "load_weights",
@@ -63,6 +65,7 @@ __all__ = [
 name = "torch"
 MB = 2**20
 GRAPHS_PER_FUNCTION = 64
+SMALLEST_GRAM = 128  # rows: below two tiles of a kernel's there is no half to save
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DEVICE_OF = {"cuda": "cuda", "rocm": "cuda", "xpu": "xpu", "mps": "mps", "cpu": "cpu"}
@@ -108,6 +111,8 @@ def _settle() -> None:
         _this(attribute)
     if _attention.windowed is None:
         _attention.choose()
+    if _products.loss is None:
+        _products.choose()
 
 
 # Random numbers, time, memory.
@@ -305,6 +310,56 @@ class _Attention:
 
 
 _attention = _Attention()
+
+
+def softcap_cross_entropy(
+    x: Tensor, weight: Tensor, targets: Tensor, cap: float | None, reduction: str = "mean"
+) -> Tensor:
+    """Cross-entropy of `cap * tanh(x @ weight.T / cap)` against integer targets, in nats.
+
+    x (N, D) or (B, T, D); weight (V, D), cast to x's dtype; targets (N,) or (B, T), -1 is ignored.
+    Reduction "mean" (over targets that count), "sum" or "none". Never holds all logits.
+    """
+    if _products.loss is None:
+        _products.choose()
+    return _products.loss(x, weight, targets, cap, reduction)
+
+
+def gram(x: Tensor, alpha: float = 1.0, add: Tensor | None = None, beta: float = 0.0) -> Tensor:
+    """beta * add + alpha * x @ x.mT: x (..., R, S), add and the result (..., R, R)."""
+    if _products.loss is None:
+        _products.choose()
+    if x.shape[-2] < SMALLEST_GRAM:
+        return plain_gram.gram(x, alpha, add, beta)
+    return _products.gram(x, alpha, add, beta)
+
+
+class _Products:
+    """Which implementations of the loss and of `gram` the policy chose."""
+
+    def __init__(self) -> None:
+        self.loss: Any = None
+        self.gram: Any = None
+
+    def choose(self) -> None:
+        """Follow the policy. Raises KernelUnavailable where its kernel can't run."""
+        policy = _this("policy")
+        for item in ("loss", "gram"):
+            why = kernels.unavailable(_this("hardware"))
+            if getattr(policy, item) == "triton" and why:
+                raise KernelUnavailable(item, why)
+        self.loss, self.gram = softcap.softcap_cross_entropy, plain_gram.gram
+        if policy.loss == "triton":
+            from backends.kernels import softcap as softcap_kernel
+
+            self.loss = softcap_kernel.softcap_cross_entropy
+        if policy.gram == "triton":
+            from backends.kernels import gram as gram_kernel
+
+            self.gram = gram_kernel.gram
+
+
+_products = _Products()
 
 
 # Measured and reported.

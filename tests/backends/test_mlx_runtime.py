@@ -357,6 +357,15 @@ def test_softcap_cross_entropy_equals_torchs(dtype: str, reduction: str, cap: fl
         )
 
 
+def test_gram_equals_torchs() -> None:
+    a, b = RNG.standard_normal((2, 7, 5)), RNG.standard_normal((2, 7, 7))
+    x, add = (real.tensor(t).float() for t in (a, b))
+    ours = [torch.Tensor(mx.array(t.numpy())) for t in (x, add)]
+    out = runtime.to_numpy(runtime.gram(ours[0], alpha=0.5, add=ours[1], beta=-3.0))
+    np.testing.assert_allclose(out, (-3.0 * add + 0.5 * (x @ x.mT)).numpy(), 1e-5, 1e-5)
+    np.testing.assert_allclose(runtime.to_numpy(runtime.gram(ours[0])), x @ x.mT, 1e-5, 1e-5)
+
+
 def test_softcap_cross_entropy_without_targets_or_reduction() -> None:
     x, w = torch.ones(4, 8), torch.ones(20, 8)
     ignored = torch.full((4,), -1)

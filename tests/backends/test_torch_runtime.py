@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import backends
-from backends.errors import AttentionUnavailable, WeightsMismatch
+from backends.errors import AttentionUnavailable, KernelUnavailable, WeightsMismatch
 from backends.loss_scaling import INITIAL, LossScaler
 
 LAZY = ("hardware", "policy", "device", "compute_dtype")
@@ -36,6 +36,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     for name in LAZY:
         vars(torch_runtime).pop(name, None)
     monkeypatch.setattr(torch_runtime, "_attention", torch_runtime._Attention())
+    monkeypatch.setattr(torch_runtime, "_products", torch_runtime._Products())
     yield torch_runtime
     for name in LAZY:
         vars(torch_runtime).pop(name, None)
@@ -384,6 +385,21 @@ def test_attention_window_none_is_torchs_causal(runtime: ModuleType) -> None:
     truth = F.scaled_dot_product_attention(heads, heads, heads, is_causal=True).transpose(1, 2)
     for window in (None, 8, 100):
         assert torch.equal(runtime.attention(q, q, q, window), truth)
+
+
+@pytest.mark.parametrize("rows", [3, 150])  # beside SMALLEST_GRAM
+def test_gram_is_a_product_with_the_own_transpose(runtime: ModuleType, rows: int) -> None:
+    x, add = torch.randn(2, rows, 5), torch.randn(2, rows, rows)
+    assert torch.equal(runtime.gram(x), x @ x.mT)
+    polynomial = runtime.gram(x, alpha=0.5, add=add, beta=-3.0)
+    assert torch.equal(polynomial, -3.0 * add + 0.5 * (x @ x.mT))
+
+
+@pytest.mark.parametrize("item", ["loss", "gram"])
+def test_a_kernel_that_was_asked_for_and_cannot_run_is_an_error(runtime, item):
+    runtime.policy = replace(runtime.policy, **{item: "triton"})
+    with pytest.raises(KernelUnavailable, match=f"{item}.*cpu\nunset AUTORESEARCH_{item.upper()}"):
+        runtime.gram(torch.randn(2, 3))
 
 
 def test_attention_that_was_asked_for_is_never_replaced(runtime, monkeypatch):

@@ -118,8 +118,11 @@ def test_selection_reproduces_itself_in_a_child(monkeypatch):
     monkeypatch.setenv("AUTORESEARCH_DTYPE", "bfloat16")
     monkeypatch.setenv("AUTORESEARCH_COMPILE", "0")
     monkeypatch.setenv("AUTORESEARCH_ATTENTION", "sdpa")
+    monkeypatch.setenv("AUTORESEARCH_LOSS", "triton")
+    monkeypatch.setenv("AUTORESEARCH_GRAM", "triton")
     chosen = backends.select("cpu").environment()
     assert (chosen["AUTORESEARCH_DTYPE"], chosen["AUTORESEARCH_ATTENTION"]) == ("bfloat16", "sdpa")
+    assert chosen["AUTORESEARCH_LOSS"] == chosen["AUTORESEARCH_GRAM"] == "triton"
     seen = run_python(
         "import backends, json\nprint(json.dumps(backends.select().environment()))", **chosen
     )

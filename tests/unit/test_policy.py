@@ -15,7 +15,15 @@ from backends.policy import (
 )
 from tests.unit import machines as fake
 
-ITEMS = ("compute_dtype", "attention", "attention_order", "compile", "loss_scaling")
+ITEMS = (
+    "compute_dtype",
+    "attention",
+    "attention_order",
+    "compile",
+    "loss_scaling",
+    "loss",
+    "gram",
+)
 
 
 def hardware(machine, request: str = "auto") -> Hardware:
@@ -60,9 +68,12 @@ def test_policy_before_anything_is_measured(machine, dtype, compiled, order):
 @pytest.mark.parametrize(
     ("machine", "items"),
     [
-        (fake.H100, ["attention"]),  # dtype and compile are no question there
-        (fake.RTX_5090, ["attention"]),
-        (fake.T4, ["dtype", "attention"]),
+        (fake.H100, ["attention", "loss", "gram"]),  # dtype and compile are no question there
+        (fake.RTX_5090, ["attention", "loss", "gram"]),
+        (fake.MI300X, ["attention", "loss", "gram"]),
+        (fake.WINDOWS_4090, ["attention"]),
+        (fake.T4, ["dtype", "attention", "loss", "gram"]),
+        (fake.V100, ["dtype", "attention"]),
         (fake.GTX_1080, ["attention"]),
         (fake.intel(), ["dtype", "compile", "attention"]),
         (fake.mac(), ["dtype"]),
@@ -85,6 +96,32 @@ def test_processor_with_bf16_instructions_is_measured_not_believed():
     assert policy.compute_dtype == "bfloat16"
     assert "10 ms" in policy.reasons["compute_dtype"]
     assert "4 ms" in policy.reasons["compute_dtype"]
+
+
+def test_our_kernels_are_used_where_they_were_measured_to_be_faster():
+    h100 = hardware(fake.H100)
+    unmeasured = choose_policy(h100)
+    assert (unmeasured.loss, unmeasured.gram) == ("chunked", "matmul")
+    figures = (
+        Figure("loss", "chunked", 0.009),
+        Figure("loss", "triton", 0.006),
+        Figure("gram", "matmul", 0.004),
+        Figure("gram", "triton", None, "ArithmeticError: results differ by 2"),
+    )
+    policy = choose_policy(h100, figures)
+    assert (policy.loss, policy.gram) == ("triton", "matmul")
+    assert "triton 6 ms" in policy.reasons["loss"]
+    assert "results differ" in policy.reasons["gram"]
+    failed = (Figure("loss", "chunked", None, "no"), Figure("loss", "triton", None, "no"))
+    assert choose_policy(h100, failed).loss == "chunked"
+    asked = Overrides(loss="triton", gram="triton")
+    policy = choose_policy(h100, figures, asked)
+    assert (policy.loss, policy.gram) == ("triton", "triton")
+    assert policy.reasons["gram"] == "asked for by AUTORESEARCH_GRAM"
+    assert [question.item for question in questions(h100, asked)] == ["attention"]
+    v100 = choose_policy(hardware(fake.V100), figures)
+    assert v100.loss == "chunked"
+    assert "sm_75" in v100.reasons["loss"]
 
 
 def test_a_tie_goes_to_the_first_choice():
@@ -137,6 +174,9 @@ def test_overrides_from_the_environment():
         {"AUTORESEARCH_DTYPE": "float32", "AUTORESEARCH_COMPILE": "0", "AUTORESEARCH_ATTENTION": ""}
     )
     assert read == Overrides(dtype="float32", compile=False)
+    assert Overrides.from_environment({"AUTORESEARCH_LOSS": "triton"}).loss == "triton"
+    with pytest.raises(UnknownOverride, match=r"AUTORESEARCH_GRAM.*'cublas'\n.*matmul, triton"):
+        Overrides.from_environment({"AUTORESEARCH_GRAM": "cublas"})
     with pytest.raises(UnknownOverride, match="did you mean 'block_local'"):
         Overrides.from_environment({"AUTORESEARCH_ATTENTION": "blocklocal"})
     with pytest.raises(UnknownOverride, match="AUTORESEARCH_COMPILE"):

@@ -1,0 +1,13 @@
+"""A matrix times its own transpose, in the spelling that torch and MLX share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def gram(x: Any, alpha: float = 1.0, add: Any = None, beta: float = 0.0) -> Any:
+    """beta * add + alpha * x @ x.mT: x (..., R, S), add and the result (..., R, R)."""
+    product = x @ x.mT
+    if alpha != 1.0:
+        product = alpha * product
+    return product if add is None else beta * add + product
