@@ -22,8 +22,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from workspaces import ENVIRONMENT, PROGRAM, ROOT, command_proposer, make_workspace, trials
+from autoresearch.bench.loop import PROGRAM, command_proposer, environment, trials
+from autoresearch.workspace import new_workspace
+from prepare.settings import FILE_NAME
 
+ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_OUTPUT = ROOT / "benchmarks" / "results" / "no_ops.json"
 POLICIES = ("confirm", "greedy")
 
@@ -84,11 +87,19 @@ def propose() -> None:
 def study(folder: Path, policy: str, seconds: float, count: int) -> dict[str, Any]:
     """One workspace, one policy, `count` edits: what the ledger says afterwards."""
 
-    more = "\n[task.mutation]\nrefuse_known = false\n"
-    make_workspace(folder, "demo", {"time_budget": seconds}, more)
-    options = [*command_proposer(__file__), "--trials", str(count), "--policy", policy]
+    new_workspace(folder, "demo", settings={"time_budget": seconds})
+    with open(folder / FILE_NAME, "a", encoding="utf-8") as file:
+        file.write("\n[task.mutation]\nrefuse_known = false\n")
+    subprocess.run(["git", "commit", "-qam", "Settings to measure"], cwd=folder, check=True)
+    options = [
+        *command_proposer(Path(__file__), "--propose"),
+        "--trials",
+        str(count),
+        "--policy",
+        policy,
+    ]
     subprocess.run(
-        [*PROGRAM, "run", *options, "--no-prune"], cwd=folder, env=ENVIRONMENT, check=True
+        [*PROGRAM, "run", *options, "--no-prune"], cwd=folder, env=environment(), check=True
     )
     return {"policy": policy, "trials": trials(folder)}
 

@@ -69,8 +69,9 @@ def measure(
                     del results[name]
                 else:
                     results[name].append(outcome)
-    about = {"preset": preset.name, "seconds": seconds}
-    notes = tuple(f"{name}: {_policy(found[0])}" for name, found in results.items())
+    about = {"preset": preset.name}
+    policies = (f"{name}: {policy_line(found[0])}" for name, found in results.items())
+    notes = (f"runs of {seconds:g} s", *policies)
     figures = tuple(figure for name, found in results.items() for figure in _figures(name, found))
     ratios = tuple(ratio for name, found in results.items() for ratio in _ratios(name, found))
     return Report("mfu", about, figures, ratios, notes, failures)
@@ -91,7 +92,8 @@ def _run(folder: Path, settings: Settings, backend: str, on_event: OnEvent) -> O
     return run_experiment(folder / "train.py", settings, backend=backend, on_event=on_event)
 
 
-def _policy(result: Result) -> str:
+def policy_line(result: Result) -> str:
+    """On what and how it was computed."""
     policy = result.policy
     how = "compiled" if policy.get("compile") else "eager"
     return (

@@ -20,12 +20,11 @@ from autoresearch.bench.variants import (
     OURS,
     PLAIN,
     Size,
-    Variant,
     load_module,
     plain_compiled,
     variants_for,
 )
-from autoresearch.bench.worker import Worker, WorkerFailed
+from autoresearch.bench.worker import Worker, start_all
 from autoresearch.console import OnEvent
 from prepare.channel import Channel
 from prepare.run import Run, Spec
@@ -50,7 +49,11 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="autoresearch-bench-") as folder:
         variants = variants_for(selection, size, Path(folder))
         with contextlib.ExitStack() as stack:
-            workers, failures = _start(variants, size, stack, on_event)
+            processes = {
+                name: Worker("training", size.job(variant.module), variant.environment)
+                for name, variant in variants.items()
+            }
+            workers, failures = start_all(stack, processes, OURS, on_event, "training")
             peak = stack.enter_context(Worker("peak", {}, selection.environment()))
             blocks = {name: _block_steps(worker, block_seconds) for name, worker in workers.items()}
 
@@ -65,6 +68,7 @@ def measure(
                 },
                 repeats,
                 on_event,
+                "training",
             )
             ready = {name: worker.ready for name, worker in workers.items()}
             copied = peak.ask(seconds=PEAK_SECONDS, copy=True)["bytes_per_second"]
@@ -83,24 +87,6 @@ def measure(
     about = {"backend": selection.hardware.backend, **asdict(size)}
     notes = (f"{OURS}: {ready[OURS]['policy']}",)
     return Report("training", about, tuple(figures), tuple(ratios), notes, failures)
-
-
-def _start(
-    variants: dict[str, Variant], size: Size, stack: contextlib.ExitStack, on_event: OnEvent
-) -> tuple[dict[str, Worker], dict[str, str]]:
-    """A warm process per variant, and why a plain one has none."""
-    workers: dict[str, Worker] = {}
-    failures: dict[str, str] = {}
-    for name, variant in variants.items():
-        on_event("phase", {"phase": f"training: {name} warms up"})
-        worker = Worker("training", size.job(variant.module), variant.environment)
-        try:
-            workers[name] = stack.enter_context(worker)
-        except WorkerFailed as failed:
-            if name == OURS:
-                raise
-            failures[name] = failed.message
-    return workers, failures
 
 
 def _block_steps(worker: Worker, seconds: float) -> int:

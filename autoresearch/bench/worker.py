@@ -11,6 +11,7 @@ MODULE`; it says `ready` when it is warm and answers each `ask` with a `done`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import subprocess
@@ -19,6 +20,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+from autoresearch.console import OnEvent
 from prepare.channel import Channel, ChannelClosed
 from prepare.errors import CandidateError
 from prepare.process import child_environment
@@ -76,6 +78,29 @@ class Worker:
         for stream in (self._process.stdin, self._process.stdout, self._log):
             if stream is not None:
                 stream.close()
+
+
+def start_all(
+    stack: contextlib.ExitStack,
+    workers: Mapping[str, Worker],
+    needed: str,
+    on_event: OnEvent,
+    subject: str,
+) -> tuple[dict[str, Worker], dict[str, str]]:
+    """Those that start, one after the other, and why others don't. Raises WorkerFailed for the
+    one that is needed.
+    """
+    started: dict[str, Worker] = {}
+    failures: dict[str, str] = {}
+    for name, worker in workers.items():
+        on_event("phase", {"phase": f"{subject}: {name} warms up"})
+        try:
+            started[name] = stack.enter_context(worker)
+        except WorkerFailed as failed:
+            if name == needed:
+                raise
+            failures[name] = failed.message
+    return started, failures
 
 
 def main(module: str) -> None:

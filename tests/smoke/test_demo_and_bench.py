@@ -154,5 +154,5 @@ def test_bench_mfu_writes_its_table_to_the_step_summary(
     (measured,) = report["ratios"]
     assert measured["name"] == "MFU of cpu, measured peak" and 0 < measured["median"] < 1
     text = summary.read_text(encoding="utf-8")
-    assert "| mfu | MFU of cpu, measured peak |" in text and "seconds 0.5" in text
+    assert "| mfu | MFU of cpu, measured peak |" in text and "runs of 0.5 s" in text
     assert "MFU of cpu" in captured.out

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from autoresearch import cli
+from autoresearch.commands.bench import command as bench
 from autoresearch.options import ATTENTION, BACKENDS, SECONDS
 
 
@@ -31,7 +32,7 @@ def test_help_names_every_command_and_loads_no_framework() -> None:
         assert f"\n  {name} " in done.stdout
 
 
-@pytest.mark.parametrize("name", [*cli.COMMANDS, "bench mfu"])
+@pytest.mark.parametrize("name", [*cli.COMMANDS, *(f"bench {name}" for name in bench.commands)])
 def test_each_command_has_help_and_json(capsys: pytest.CaptureFixture[str], name: str) -> None:
     code, out, _ = run(capsys, *name.split(), "--help")
     assert code == 0
