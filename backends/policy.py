@@ -19,7 +19,7 @@ from backends.errors import UnknownOverride
 from backends.hardware import Hardware
 
 DTYPES = ("float32", "bfloat16", "float16")
-ATTENTION = ("fa3", "flash", "flex", "block_local", "sdpa")
+ATTENTION = ("fa3", "flash", "flex", "triton", "block_local", "sdpa")
 LOSS = ("chunked", "triton")
 GRAM = ("matmul", "triton")
 # What runs anywhere.
@@ -315,7 +315,8 @@ def attention_order(hardware: Hardware) -> tuple[tuple[str, ...], str]:
     """Implementations for sliding windows in question, the likeliest first, and why."""
     backend, architecture = hardware.backend, hardware.architecture
     plain = ("block_local", "sdpa")
-    compiled = ("flex", *plain) if "compiled" in compile_options(hardware)[0] else plain
+    fused = kernel_options(hardware, "flex")[0]  # ours behind the library's until measured
+    compiled = (*fused, *plain) if "compiled" in compile_options(hardware)[0] else plain
     if backend == "cuda":
         capability = int(architecture.removeprefix("sm_"))
         if capability == 90:

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 # Tiers whose files take a minute rather than a second, first.
-SLOW = ("smoke", "exploits", "backends")
+SLOW = ("smoke", "exploits", "backends", "kernels")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

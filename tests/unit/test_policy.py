@@ -33,19 +33,19 @@ def hardware(machine, request: str = "auto") -> Hardware:
 @pytest.mark.parametrize(
     ("machine", "dtype", "compiled", "order"),
     [
-        (fake.H100, "bfloat16", True, ("fa3", "flash", "flex", "block_local", "sdpa")),
-        (fake.B200, "bfloat16", True, ("flash", "flex", "block_local", "sdpa")),
-        (fake.RTX_5090, "bfloat16", True, ("flash", "flex", "block_local", "sdpa")),
-        (fake.DGX_SPARK, "bfloat16", True, ("flash", "flex", "block_local", "sdpa")),
-        (fake.RTX_4090, "bfloat16", True, ("flash", "flex", "block_local", "sdpa")),
-        (fake.RTX_3090, "bfloat16", True, ("flash", "flex", "block_local", "sdpa")),
+        (fake.H100, "bfloat16", True, ("fa3", "flash", "flex", "triton", "block_local", "sdpa")),
+        (fake.B200, "bfloat16", True, ("flash", "flex", "triton", "block_local", "sdpa")),
+        (fake.RTX_5090, "bfloat16", True, ("flash", "flex", "triton", "block_local", "sdpa")),
+        (fake.DGX_SPARK, "bfloat16", True, ("flash", "flex", "triton", "block_local", "sdpa")),
+        (fake.RTX_4090, "bfloat16", True, ("flash", "flex", "triton", "block_local", "sdpa")),
+        (fake.RTX_3090, "bfloat16", True, ("flash", "flex", "triton", "block_local", "sdpa")),
         (fake.WINDOWS_4090, "bfloat16", False, ("flash", "block_local", "sdpa")),
-        (fake.T4, "float16", True, ("flex", "block_local", "sdpa")),
+        (fake.T4, "float16", True, ("flex", "triton", "block_local", "sdpa")),
         (fake.V100, "float16", True, ("flex", "block_local", "sdpa")),
         (fake.GTX_1080, "float32", False, ("block_local", "sdpa")),
-        (fake.MI300X, "bfloat16", True, ("flash", "flex", "block_local", "sdpa")),
-        (fake.RX_7900XTX, "bfloat16", True, ("flash", "flex", "block_local", "sdpa")),
-        (fake.RX_6900XT, "float32", True, ("flash", "flex", "block_local", "sdpa")),
+        (fake.MI300X, "bfloat16", True, ("flash", "flex", "triton", "block_local", "sdpa")),
+        (fake.RX_7900XTX, "bfloat16", True, ("flash", "flex", "triton", "block_local", "sdpa")),
+        (fake.RX_6900XT, "float32", True, ("flash", "flex", "triton", "block_local", "sdpa")),
         (fake.intel(), "bfloat16", True, ("flex", "block_local", "sdpa")),
         (fake.mac(), "bfloat16", True, ("block_local",)),
         (fake.mac(mlx=False), "bfloat16", False, ("block_local", "sdpa")),
@@ -140,9 +140,31 @@ def test_what_fails_its_first_launch_is_passed_over_with_the_reason():
     )
     policy = choose_policy(hardware(fake.RTX_5090), figures)
     assert policy.attention == "flex"
-    assert policy.attention_order == ("flex", "block_local", "sdpa")
+    assert policy.attention_order == ("flex", "triton", "block_local", "sdpa")
     assert "no kernel image" in policy.reasons["attention"]
     assert "no kernel image" in policy.reasons["attention_order"]
+
+
+def test_our_attention_is_taken_where_it_is_right_and_faster_than_the_librarys():
+    h100 = hardware(fake.H100)
+
+    def policy(ours: Figure):
+        figures = (
+            Figure("attention", "fa3", None, "neither is installed"),
+            Figure("attention", "flash", None, "flash_attn is not installed"),
+            Figure("attention", "flex", 0.00200),
+            ours,
+            Figure("attention", "block_local", 0.004),
+            Figure("attention", "sdpa", 0.008),
+        )
+        return choose_policy(h100, figures)
+
+    assert policy(Figure("attention", "triton", 0.00150)).attention == "triton"
+    assert policy(Figure("attention", "triton", 0.00197)).attention == "flex"
+    wrong = policy(Figure("attention", "triton", None, "dk at window 100 differs by 0.3"))
+    assert wrong.attention == "flex"
+    assert "triton" not in wrong.attention_order
+    assert "triton failed: dk at window 100" in wrong.reasons["attention"]
 
 
 def test_where_everything_fails_the_plainest_is_taken_and_says_so():
