@@ -334,7 +334,8 @@ def attention_order(hardware: Hardware) -> tuple[tuple[str, ...], str]:
     if backend == "xpu":
         return compiled, "flex_attention has Triton kernels for Intel GPUs"
     if backend == "cpu":
-        return plain, "flex_attention has no backward pass on processors"
+        why = "flex_attention has no backward pass on processors"
+        return ("dense", *plain), why
     if backend == "mlx":
         return ("block_local",), "MLX has no kernel for windows: dense products over blocks"
     return plain, f"no fused kernel for windows on {backend}"

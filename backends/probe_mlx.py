@@ -20,7 +20,7 @@ class Probes:
         self.shape = shape
         self.dtypes = dtype_options(hardware)[0]
 
-    def step(self, item: str, variant: str, dtype: str) -> Callable[[], None]:
+    def step(self, item: str, variant: str, dtype: str, compiled: bool) -> Callable[[], None]:
         """A step for one compute type: a transformer's MLP on fp32 master weights."""
         if item != "dtype":
             raise NotImplementedError(f"MLX has one way to do {item}")

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TextIO
 
 from backends.hardware import Hardware
-from backends.policy import Figure, Question, fastest
+from backends.policy import Figure, Question, compile_options, fastest
 
 RESTART = 75  # exit status: the device is unusable in this process, the rest needs another
 QUESTION_SECONDS = 2.0  # of timed runs per question, all variants together
@@ -34,13 +34,14 @@ Step = Callable[[], Any]  # one forward and backward pass, finished when it retu
 
 @dataclass
 class Request:
-    """What to measure. `dtype` is the compute type that was asked for, if any."""
+    """What to measure. `dtype` and `compile` are what was asked for, if anything was."""
 
     hardware: Hardware
     questions: tuple[Question, ...]
     shape: Mapping[str, int]
     dtype: str | None = None
     known: list[Figure] = field(default_factory=list)
+    compile: bool | None = None
 
     @classmethod
     def read(cls, text: str) -> Request:
@@ -52,6 +53,7 @@ class Request:
             values["shape"],
             values["dtype"],
             [Figure(**figure) for figure in values["known"]],
+            values["compile"],
         )
 
     def dumps(self) -> str:
@@ -63,6 +65,7 @@ class Request:
                 "shape": dict(self.shape),
                 "dtype": self.dtype,
                 "known": [asdict(figure) for figure in self.known],
+                "compile": self.compile,
             }
         )
 
@@ -72,10 +75,18 @@ class Request:
 
     def compute_dtype(self, options: Sequence[str]) -> str:
         """The type to compare the other items in: asked for, or the quickest found so far."""
-        if self.dtype:
-            return self.dtype
-        mine = {f.variant: f for f in self.known if f.item == "dtype"}
-        return fastest("dtype", tuple(options), mine)[0] if mine else options[0]
+        return self.dtype or self._winner("dtype", options)
+
+    def compiles(self) -> bool:
+        """Whether the other items are compared compiled: what training will do, as known so far."""
+        if self.compile is not None:
+            return self.compile
+        return self._winner("compile", compile_options(self.hardware)[0]) == "compiled"
+
+    def _winner(self, item: str, options: Sequence[str]) -> str:
+        """The quickest option of an item, the first where nothing is known."""
+        mine = {f.variant: f for f in self.known if f.item == item}
+        return fastest(item, tuple(options), mine)[0] if mine else options[0]
 
 
 def main() -> int:
@@ -103,7 +114,7 @@ def answer(request: Request, question: Question, probes: Any, answers: TextIO) -
             continue
         say(answers, {"start": [question.item, variant]})
         try:
-            step = probes.step(question.item, variant, dtype)
+            step = probes.step(question.item, variant, dtype, request.compiles())
             step()
             steps[variant] = step
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the variant's reason

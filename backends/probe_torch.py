@@ -29,15 +29,18 @@ class Probes:
         self.device = torch.device(DEVICES[hardware.backend])
         self.dtypes = dtype_options(hardware)[0]
 
-    def step(self, item: str, variant: str, dtype: str) -> Callable[[], None]:
-        """A step for one variant of an item; `dtype` for all items but "dtype"."""
+    def step(self, item: str, variant: str, dtype: str, compiled: bool) -> Callable[[], None]:
+        """A step for one variant of an item; `dtype` for all items but "dtype".
+
+        compiled: whether training will be, which decides how an attention is launched.
+        """
         if item == "attention":
-            compiled = compile_options(self.hardware)[0] == ("compiled",)
-            attention.launch_check(variant, self.hardware, dtype, compiled)
+            always = compile_options(self.hardware)[0] == ("compiled",)
+            attention.launch_check(variant, self.hardware, dtype, compiled=always)
+            return self._attention(variant, getattr(torch, dtype), compiled)
         make = {
             "dtype": self._dtype,
             "compile": self._compile,
-            "attention": self._attention,
             "loss": self._loss,
             "gram": self._gram,
         }[item]
@@ -115,9 +118,11 @@ class Probes:
         _agree(gain.grad, expected)
         return compiled
 
-    def _attention(self, name: str, dtype: torch.dtype) -> Callable[[], None]:
+    def _attention(self, name: str, dtype: torch.dtype, compiled: bool) -> Callable[[], None]:
         """One windowed attention layer, whose first launch was checked against the reference."""
         function = attention.load(name, self.hardware)
+        if compiled:  # what is made of many operations lives by their fusion
+            function = torch.compile(function, dynamic=False, fullgraph=True)
         sizes = [self.shape[axis] for axis in ("batch", "tokens", "heads", "head_dim")]
         q, k, v = (self._leaf(*sizes, dtype=dtype) for _ in range(3))
         window = self.shape["window"]

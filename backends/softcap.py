@@ -25,6 +25,7 @@ from backends.errors import BackendError
 IGNORE_INDEX = -1
 CHUNK_BYTES = 128 << 20  # fp32 logits of one chunk, at most: far past the size where a GPU is full
 MIN_CHUNKS = 8  # a short batch is still cut: its peak is what a small machine runs out of
+SMALL_BYTES = 8 << 20  # but not smaller than this: it fits the cache, and products want many rows
 MAX_CHUNKS = 32  # the loop is unrolled by the compiler; compile time grows with every chunk
 FP16_CHUNK = 1024  # rows: the fp16 weight gradient of one chunk sums at most this many terms
 REDUCTIONS = ("mean", "sum", "none")
@@ -61,7 +62,8 @@ def _counted(target_N: Tensor) -> Tensor:
 
 def chunk_rows(n: int, vocab: int, dtype: torch.dtype) -> int:
     """Tokens per chunk: a pure function of sizes, so that compiled shapes are constants."""
-    rows = min(math.ceil(n / MIN_CHUNKS), max(1, CHUNK_BYTES // (4 * vocab)))
+    rows = max(math.ceil(n / MIN_CHUNKS), min(n, SMALL_BYTES // (4 * vocab)))
+    rows = min(rows, max(1, CHUNK_BYTES // (4 * vocab)))
     rows = max(rows, math.ceil(n / MAX_CHUNKS), 1)
     if dtype == torch.float16:
         rows = min(rows, FP16_CHUNK)

@@ -34,7 +34,7 @@ from backends.hardware import Hardware
 from backends.policy import Figure, Overrides, Question, launch_environment, probe_shape
 from backends.probe_process import RESTART, Request
 
-FORMAT = 1  # of the probes and their files: raise it when a probe changes
+FORMAT = 2  # of the probes and their files: raise it when a probe changes
 LAUNCH_SECONDS = 180.0  # longest silence of a probe process: a cold compilation on a slow machine
 LOCK_SECONDS = 120.0
 NO_ANSWER = "no answer in time: it hangs, or the machine is busy"
@@ -73,7 +73,9 @@ def measure(
             _TELL.get(lambda: None)()
             items = {question.item for question in missing}
             kept = [figure for figure in known if figure.item not in items]
-            request = Request(hardware, missing, key["shape"], key["dtype"] or None, list(kept))
+            request = Request(
+                hardware, missing, key["shape"], key["dtype"] or None, list(kept), key["compile"]
+            )
             known = (*kept, *run(request))
             _store(path, key, known)
     asked = {question.item for question in questions}
@@ -116,6 +118,7 @@ def cache_key(hardware: Hardware, overrides: Overrides) -> dict[str, Any]:
         "threads": os.environ.get("OMP_NUM_THREADS", ""),
         "shape": probe_shape(hardware),
         "dtype": overrides.dtype or "",
+        "compile": overrides.compile,
     }
 
 

@@ -304,8 +304,8 @@ class _Attention:
                 [policy.attention, *policy.attention_order, "block_local", "sdpa"]
             )
         self.name, windowed, self.passed_over = implementations.first_available(order, hardware)
-        flash = self.name in ("fa3", "flash")
-        self.full_causal = windowed if flash else implementations.load("sdpa", hardware)
+        own = self.name in ("fa3", "flash", "dense")
+        self.full_causal = windowed if own else implementations.load("sdpa", hardware)
         self.windowed = windowed
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     AttentionFunction = Callable[[Tensor, Tensor, Tensor, int | None], Tensor]
 
-NAMES = ("fa3", "flash", "flex", "triton", "block_local", "sdpa")
+NAMES = ("fa3", "flash", "flex", "triton", "block_local", "dense", "sdpa")
 
 # Largest difference from the reference, relative to its largest value. float32 may be TF32.
 TOLERANCE = {"float32": 2e-3, "float16": 1e-2, "bfloat16": 4e-2}

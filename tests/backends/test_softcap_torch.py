@@ -40,6 +40,12 @@ def assert_close(mine: torch.Tensor, truth: torch.Tensor, tolerance: float, what
     assert largest <= tolerance * scale, f"{what}: largest difference {largest:.3g} of {scale:.3g}"
 
 
+@pytest.fixture(autouse=True)
+def several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small batches here would be one chunk each."""
+    monkeypatch.setattr(softcap, "SMALL_BYTES", 0)
+
+
 @pytest.mark.parametrize("reduction", softcap.REDUCTIONS)
 @pytest.mark.parametrize("cap", [None, 3.0, 15.0])
 @pytest.mark.parametrize("n", [1, 8, N])
@@ -146,9 +152,13 @@ def test_a_compiler_sees_one_graph(reduction: str) -> None:
         torch.testing.assert_close(mine, truth)
 
 
-def test_chunks_are_bounded() -> None:
+def test_chunks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert softcap.chunk_rows(4096, 8192, torch.float32) == 4096 // softcap.MIN_CHUNKS
     assert softcap.chunk_rows(1, 256, torch.float32) == 1
+    monkeypatch.setattr(softcap, "SMALL_BYTES", 8 << 20)
+    assert softcap.chunk_rows(1024, 2048, torch.float32) == 1024  # 8 MB of logits: not cut
+    assert softcap.chunk_rows(4096, 2048, torch.float32) == 1024
+    assert softcap.chunk_rows(4096, 8192, torch.float32) == 512
     assert softcap.chunk_rows(2**17, 8192, torch.bfloat16) * 8192 * 4 <= softcap.CHUNK_BYTES
     assert 2**19 / softcap.chunk_rows(2**19, 65536, torch.bfloat16) <= softcap.MAX_CHUNKS
     assert softcap.chunk_rows(2**19, 256, torch.float16) <= softcap.FP16_CHUNK

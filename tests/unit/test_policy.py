@@ -49,7 +49,7 @@ def hardware(machine, request: str = "auto") -> Hardware:
         (fake.intel(), "bfloat16", True, ("flex", "block_local", "sdpa")),
         (fake.mac(), "bfloat16", True, ("block_local",)),
         (fake.mac(mlx=False), "bfloat16", False, ("block_local", "sdpa")),
-        (fake.machine(), "float32", False, ("block_local", "sdpa")),
+        (fake.machine(), "float32", False, ("dense", "block_local", "sdpa")),
     ],
 )
 def test_policy_before_anything_is_measured(machine, dtype, compiled, order):

@@ -4,6 +4,7 @@ import json
 import sys
 import textwrap
 import warnings
+from dataclasses import replace
 
 import pytest
 
@@ -248,3 +249,18 @@ def test_the_real_probe_runs_here(cache):
     assert found["attention", "block_local"].seconds > 0
     assert found["attention", "no_such_thing"].seconds is None
     assert "no such implementation" in found["attention", "no_such_thing"].failure
+
+
+@pytest.mark.parametrize(
+    ("asked", "known", "compiles"),
+    [
+        (None, (), False),
+        (None, (Figure("compile", "eager", 2.0), Figure("compile", "compiled", 1.0)), True),
+        (False, (Figure("compile", "eager", 2.0), Figure("compile", "compiled", 1.0)), False),
+        (True, (), True),
+    ],
+)
+def test_attention_is_compared_as_training_will_run_it(asked, known, compiles):
+    hardware = replace(CPU, features=(*CPU.features, "cxx_compiler"))
+    request = Request(hardware, ATTENTION, probe_shape(CPU), None, list(known), asked)
+    assert Request.read(request.dumps()).compiles() is compiles
