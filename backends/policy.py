@@ -19,7 +19,7 @@ from backends.errors import UnknownOverride
 from backends.hardware import Hardware
 
 DTYPES = ("float32", "bfloat16", "float16")
-ATTENTION = ("fa3", "flash", "flex", "triton", "block_local", "sdpa")
+ATTENTION = ("fa3", "flash", "flex", "triton", "block_local", "dense", "sdpa")
 LOSS = ("chunked", "triton")
 GRAM = ("matmul", "triton")
 # What runs anywhere.
