@@ -10,9 +10,11 @@ the model is one part.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import tempfile
 import time
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -67,6 +69,7 @@ def measure(preset: Preset, backend: str, on_event: OnEvent = silent) -> Report:
         job = {
             "module": str(Path(folder) / "train.py"),
             "spec": {"vocab_size": settings.vocab_size, "max_seq_len": settings.max_seq_len},
+            "seconds": SECONDS,
         }
         on_event("phase", {"phase": f"profile: {backend}"})
         environment = {**selection.environment(), **NAMED_KERNELS}
@@ -104,7 +107,7 @@ def serve(channel: Channel, job: dict[str, Any]) -> None:
     spec = Spec(**job["spec"])
     model = module.build_model(spec)
     model.train()
-    run = ProfiledRun(spec, module.TOTAL_BATCH_SIZE, clock)
+    run = ProfiledRun(spec, module.TOTAL_BATCH_SIZE, job["seconds"], clock)
     module.train(model, run)
     channel.send("ready", parts=run.parts, seconds=run.seconds, steps=run.steps)
 
@@ -152,9 +155,9 @@ def _waiting() -> Iterator[None]:
 class ProfiledRun(Run):
     """Hands out random tokens: a few steps to warm up, some seconds to profile, and the end."""
 
-    def __init__(self, spec: Spec, step_tokens: int, clock: Clock) -> None:
+    def __init__(self, spec: Spec, step_tokens: int, at_most: float, clock: Clock) -> None:
         super().__init__(spec, seed=0)
-        self._step_tokens, self._clock = step_tokens, clock
+        self._step_tokens, self._at_most, self._clock = step_tokens, at_most, clock
         self.parts: dict[str, float] = {}
         self.seconds, self.steps = 0.0, 0
 
@@ -178,7 +181,7 @@ class ProfiledRun(Run):
             yield next(batches)
         runtime.synchronize()
         once = time.perf_counter() - start
-        self.steps = min(MOST_STEPS, max(1, round(SECONDS / once)))
+        self.steps = min(MOST_STEPS, max(1, round(self._at_most / once)))
         self._clock.seconds.clear()
         with _profiler() as profile:
             start = time.perf_counter()
@@ -209,13 +212,13 @@ def shares(events: Iterable[Any], clocked: dict[str, float], seconds: float) -> 
     if not events:
         feed, model = clocked[FEED], clocked[MODEL]
         return {FEED: feed, MODEL: model, "optimizer": seconds - feed - model}
-    ranges = [event for event in events if event.name in _RANGES]
+    phases = _Phases(events)
     on_device = any(event.kernels for event in events)
     parts: dict[str, float] = dict.fromkeys(PARTS[:-1], 0.0)
     for event in events:
         if event.name in _RANGES:
             continue
-        phase = _phase(event.time_range.start, ranges)
+        phase = phases.at(event.time_range.start)
         if on_device:
             took = [(kernel.name, kernel.duration) for kernel in event.kernels]
         else:
@@ -233,14 +236,24 @@ def shares(events: Iterable[Any], clocked: dict[str, float], seconds: float) -> 
     return parts
 
 
-_RANGES = {f"bench::{name}": name for name in (LOSS, FEED, MODEL)}
+_RANGES = {f"bench::{name}": name for name in (LOSS, FEED, MODEL)}  # the innermost first
 
 
-def _phase(at: float, ranges: list[Any]) -> str:
-    """In which phase a moment is: loss, feed, model, or the optimizer's."""
-    inside = {
-        _RANGES[event.name]
-        for event in ranges
-        if event.time_range.start <= at <= event.time_range.end
-    }
-    return next((name for name in _RANGES.values() if name in inside), "optimizer")
+class _Phases:
+    """In which phase a moment of the profiler's clock is: loss, feed, model, or the optimizer's."""
+
+    def __init__(self, events: Iterable[Any]) -> None:
+        self._ranges: dict[str, list[tuple[float, float]]] = {n: [] for n in _RANGES.values()}
+        for event in events:
+            if event.name in _RANGES:
+                moments = event.time_range.start, event.time_range.end
+                self._ranges[_RANGES[event.name]].append(moments)
+        for ranges in self._ranges.values():
+            ranges.sort()
+
+    def at(self, moment: float) -> str:
+        for name, moments in self._ranges.items():
+            place = bisect_right(moments, (moment, math.inf)) - 1
+            if place >= 0 and moment <= moments[place][1]:
+                return name
+        return "optimizer"

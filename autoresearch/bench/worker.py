@@ -27,7 +27,7 @@ from prepare.process import child_environment
 
 
 class WorkerFailed(CandidateError):
-    """A measured variant came to nothing; the message has the last thing that it wrote."""
+    """A measured variant came to nothing; the message says of what."""
 
 
 class Worker:
@@ -64,13 +64,16 @@ class Worker:
     def _answer(self, kind: str, **fields: Any) -> dict[str, Any]:
         try:
             self._channel.send(kind, **fields)
-            return self._channel.receive()
+            answer = self._channel.receive()
         except ChannelClosed as closed:
             status = self._process.wait()
             self._log.seek(0)
             said = self._log.read().decode(errors="replace").strip().splitlines()[-1:]
             message = ": ".join((f"a measuring process ended with status {status}", *said))
             raise WorkerFailed(message) from closed
+        if answer["kind"] == "failed":
+            raise WorkerFailed(answer["message"])
+        return answer
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
@@ -114,6 +117,8 @@ def main(module: str) -> None:
         serve(channel, channel.receive()["job"])
     except ChannelClosed:
         return  # asked enough
+    except Exception as error:  # noqa: BLE001 - told with its type to who asked
+        channel.send("failed", message=f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":
