@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoresearch.bench.passes import serve_passes, time_passes
 from autoresearch.bench.samples import LOWER, Figure, Ratio, Report, silent
-from autoresearch.bench.variants import (
-    OURS,
-    PLAIN,
-    load_module,
-    narrow_dtype,
-    plain_compiled,
-    plain_environment,
-    reference_path,
-)
+from autoresearch.bench.variants import OURS, load_module, plain_environments, reference_path
 from autoresearch.bench.worker import Worker, start_all
 from autoresearch.console import OnEvent
 from prepare.channel import Channel
@@ -39,12 +31,7 @@ class Head:
 
 def measure(selection: Selection, head: Head, repeats: int, on_event: OnEvent = silent) -> Report:
     """Times and peaks. Raises WorkerFailed if train.py's loss does."""
-    narrow = narrow_dtype(selection)
-    environments = {
-        OURS: selection.environment(),
-        PLAIN: plain_environment(selection, "float32", compiled=False),
-        plain_compiled(selection): plain_environment(selection, narrow, compiled=True),
-    }
+    environments = {OURS: selection.environment(), **plain_environments(selection)}
     processes = {
         name: Worker("loss", {"head": asdict(head), "plain": name != OURS}, environment)
         for name, environment in environments.items()

@@ -43,19 +43,23 @@ def measure(
     size: Size,
     repeats: int,
     on_event: OnEvent = silent,
-    block_seconds: float = BLOCK_SECONDS,
+    eager: bool = True,
 ) -> Report:
-    """Rates, their ratios and MFU. Raises WorkerFailed if train.py itself does."""
+    """Rates, their ratios and MFU; `eager` says whether against plain eager fp32 as well.
+
+    Raises WorkerFailed if train.py itself fails.
+    """
     with tempfile.TemporaryDirectory(prefix="autoresearch-bench-") as folder:
         variants = variants_for(selection, size, Path(folder))
         with contextlib.ExitStack() as stack:
             processes = {
                 name: Worker("training", size.job(variant.module), variant.environment)
                 for name, variant in variants.items()
+                if eager or name != PLAIN
             }
             workers, failures = start_all(stack, processes, OURS, on_event, "training")
             peak = stack.enter_context(Worker("peak", {}, selection.environment()))
-            blocks = {name: _block_steps(worker, block_seconds) for name, worker in workers.items()}
+            blocks = {name: _block_steps(worker) for name, worker in workers.items()}
 
             def rate(name: str) -> float:
                 done = workers[name].ask(steps=blocks[name])
@@ -89,9 +93,9 @@ def measure(
     return Report("training", about, tuple(figures), tuple(ratios), notes, failures)
 
 
-def _block_steps(worker: Worker, seconds: float) -> int:
-    """Steps that take about that long."""
-    return max(1, round(seconds / worker.ask(steps=1)["seconds"]))
+def _block_steps(worker: Worker) -> int:
+    """Steps that take about BLOCK_SECONDS."""
+    return max(1, round(BLOCK_SECONDS / worker.ask(steps=1)["seconds"]))
 
 
 # In the measuring process

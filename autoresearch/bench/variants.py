@@ -102,34 +102,27 @@ def variants_for(selection: Selection, size: Size, folder: Path) -> dict[str, Va
     source = reference_path("plain.py").read_text(encoding="utf-8")
     all_rows = size.step_tokens // size.seq_len
     plain.write_text(apply_constants(source, size.constants(all_rows)), encoding="utf-8")
-    narrow = narrow_dtype(selection)
-    return {
-        OURS: Variant(ours, selection.environment()),
-        PLAIN: Variant(plain, plain_environment(selection, "float32", compiled=False)),
-        plain_compiled(selection): Variant(
-            plain, plain_environment(selection, narrow, compiled=True)
-        ),
-    }
-
-
-def narrow_dtype(selection: Selection) -> str:
-    """The compute type of the plain program that is to be fast: bf16 where not fp16 is better."""
-    dtype = selection.policy.compute_dtype
-    return "bfloat16" if dtype == "float32" else dtype
+    variants = {OURS: Variant(ours, selection.environment())}
+    for name, environment in plain_environments(selection).items():
+        variants[name] = Variant(plain, environment)
+    return variants
 
 
 def plain_compiled(selection: Selection) -> str:
-    """Name of the plain program that is to be fast: "plain bf16 + compile"."""
-    return f"plain {SHORT[narrow_dtype(selection)]} + compile"
+    """Name of the plain program in train.py's compute type, compiled: "plain bf16 + compile"."""
+    return f"plain {SHORT[selection.policy.compute_dtype]} + compile"
 
 
-def plain_environment(selection: Selection, dtype: str, compiled: bool) -> dict[str, str]:
-    """Variables that make the plain program compute so, on the same backend."""
+def plain_environments(selection: Selection) -> dict[str, dict[str, str]]:
+    """Variables that make the plain program compute one way or the other, on the same backend."""
+
+    def computing(dtype: str, compiled: str) -> dict[str, str]:
+        how = {"AUTORESEARCH_DTYPE": dtype, "AUTORESEARCH_COMPILE": compiled}
+        return {**selection.environment(), **how, "AUTORESEARCH_ATTENTION": "sdpa"}
+
     return {
-        **selection.environment(),
-        "AUTORESEARCH_DTYPE": dtype,
-        "AUTORESEARCH_COMPILE": "1" if compiled else "0",
-        "AUTORESEARCH_ATTENTION": "sdpa",
+        PLAIN: computing("float32", "0"),
+        plain_compiled(selection): computing(selection.policy.compute_dtype, "1"),
     }
 
 

@@ -173,9 +173,9 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def training(backend: str | None, size: Size, report_options: dict[str, Any]) -> None:
     """Tokens/s of train.py with its optimizer, against the same model written the plain way.
 
-    The plain program (benchmarks/reference/plain.py) runs in eager fp32, and in bf16 with
-    torch.compile: T x T masks for windows, all logits at once, one pass and one optimizer step per
-    parameter. MFU is against a matrix product measured in the same turns.
+    The plain program (benchmarks/reference/plain.py) runs in eager fp32, and compiled in train.py's
+    compute type: T x T masks for windows, all logits at once, all rows of a step in one pass, the
+    optimizer parameter by parameter. MFU is against a matrix product measured in the same turns.
     """
     from autoresearch.bench import training as subject
 

@@ -166,7 +166,7 @@ def test_rates_ratios_and_mfu(monkeypatch: pytest.MonkeyPatch) -> None:
     ratios = {ratio.name: ratio.median for ratio in report.ratios}
     assert ratios[f"{OURS} / {PLAIN}"] == 2.0
     assert ratios[f"MFU of {OURS}"] == pytest.approx(4096 * 1000 / 1e7)
-    assert report.failures == {"plain bf16 + compile": "no compiler"}
+    assert report.failures == {"plain fp32 + compile": "no compiler"}
     assert report.about["seq_len"] == 256
 
 
