@@ -7,9 +7,10 @@ The same unmodified train.py runs on each; each is scored by the harness and wri
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,8 +86,8 @@ def run_demo(
 
     Raises PrepareError for trouble with data or the machine; a backend that fails is an Entry.
     """
-    import backends
     from autoresearch.preset import load_preset, write_experiment
+    from backends.hardware import detect
     from prepare.cache import writable_folder
     from prepare.dataset import prepare_dataset
 
@@ -95,11 +96,10 @@ def run_demo(
     budget = SHARED_SECONDS / len(names) if seconds is None else seconds
     with progress("") as on_event:
         writable_folder(folder, "name another folder: autoresearch demo FOLDER")
-        with looking(on_event):
-            hardware = [backends.select(name).hardware for name in names]
+        hardware = detect(names[0])[0]
         script, before = folder / "train.py", _text(folder / "train.py")
         settings = write_experiment(
-            preset, folder, hardware[0], time_budget=budget, eval_bytes=EVAL_BYTES
+            preset, folder, hardware, time_budget=budget, eval_bytes=EVAL_BYTES
         )
         if before not in ("", _text(script)):
             aside = script.with_name("train.py.before")
@@ -117,6 +117,28 @@ def run_demo(
     )
 
 
+@contextmanager
+def eager(backend: str) -> Iterator[None]:
+    """Every process started meanwhile trains without torch.compile, and has nothing to probe.
+
+    A new shape costs a cold compile, a minute on two cores: more than it can save in runs of
+    seconds. `backends` takes such wishes from the environment, so it is set here, and put back.
+    """
+    import backends
+    from backends.hardware import detect
+
+    before = dict(os.environ)
+    try:
+        if detect(backend)[0].framework == "torch":
+            os.environ["AUTORESEARCH_COMPILE"] = "0"
+        os.environ.update(backends.select(backend).environment())
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
@@ -127,8 +149,8 @@ def _run(folder: Path, settings: Settings, name: str, progress: Progress) -> Ent
     from prepare.outcome import Failure
 
     script = folder / "train.py"
-    device = backends.select(name).hardware.name
-    with progress(name) as on_event:
+    with progress(name) as on_event, looking(on_event), eager(name):
+        device = backends.select(name).hardware.name
         outcome = run_experiment(
             script, settings, backend=name, run_dir=folder / "runs" / name, on_event=on_event
         )

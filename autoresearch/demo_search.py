@@ -9,14 +9,14 @@ pruning are those of `autoresearch run`, and the same commands show what they le
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoresearch.demo import eager
 from autoresearch.engine.proposers.space import Hint, Range
 from autoresearch.search_space import HINTS
 from prepare.settings import FILE_NAME
@@ -156,31 +156,6 @@ def _until(moment: float, on_event: Event) -> Event:
         on_event(name, data)
 
     return watched
-
-
-@contextmanager
-def eager(backend: str) -> Iterator[None]:
-    """Every process started meanwhile trains without torch.compile, and has nothing to probe.
-
-    A changed shape costs a cold compile, 35 s on two cores: more than it can save in runs of 4 s.
-    `backends` takes such wishes from the environment, so it is set here, and put back after.
-    """
-    import backends
-
-    selection = backends.select(backend)
-    wishes = selection.environment()
-    if selection.hardware.framework == "torch":
-        wishes["AUTORESEARCH_COMPILE"] = "0"
-    before = {name: os.environ.get(name) for name in wishes}
-    os.environ.update(wishes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def meaning(trials: tuple[Trial, ...], noise: float | None, kept: list[Trial]) -> str:
