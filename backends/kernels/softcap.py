@@ -5,9 +5,9 @@
 
 A chunk of tokens at a time: the library makes its raw logits in the compute dtype, the kernel turns
 each row into its loss and, in place, into the gradient of its raw logits, and the library makes
-both gradients of that. The kernel reads a row twice, the second time from a cache, and writes it
-once: that is all the traffic between two products. The whole loop is one operator, so that a
-compiled model holds one node however many chunks there are.
+both gradients of that. The kernel reads a row once and writes it once, which is all the traffic
+between two products; a vocabulary too large to hold is read twice, then from a cache. The whole
+loop is one operator: a compiled model holds one node, however many chunks there are.
 
 Legend: N tokens, D width, V vocabulary.
 """
@@ -27,7 +27,12 @@ CHUNK_BYTES = 32 << 20
 MIN_CHUNKS = 8  # a short batch is still cut: its peak is what a small machine runs out of
 ROW_MULTIPLE = 128  # whole tiles of the library's products
 FP16_CHUNK = 1024  # rows: the fp16 weight gradient of one chunk sums at most this many terms
-LARGEST_BLOCK = 4096  # columns at a time: 16 fp32 values in a thread of 8 warps of 32
+WHOLE_ROW = 8192  # the largest vocabulary that one program holds
+BLOCK = 4096  # columns at a time of a larger one
+PER_WARP = 512  # columns: 16 to a thread, loaded 16 bytes at a time
+# With 64 registers a thread, which suffice, 1,024 threads fit on a multiprocessor of 64 K registers
+# (all from sm_75 on): two programs, one of which computes while the other loads.
+REGISTERS = 64
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 
@@ -189,7 +194,8 @@ def _launch(
     gradient: bool,
 ) -> None:
     n, vocab = logits.shape
-    block = min(LARGEST_BLOCK, max(128, triton.next_power_of_2(vocab)))
+    whole = vocab <= WHOLE_ROW
+    block = max(128, triton.next_power_of_2(vocab)) if whole else BLOCK
     _softcap_rows[(n,)](
         logits,
         targets.contiguous(),
@@ -201,10 +207,10 @@ def _launch(
         IGNORED=IGNORE_INDEX,
         CAPPED=cap > 0.0,
         GRADIENT=gradient,
+        WHOLE=whole,
         BLOCK=block,
-        # Memory decides, so nothing is searched for: 16 bytes in flight per thread and array is
-        # what keeps a memory bus busy from Turing and CDNA 2 on.
-        num_warps=max(1, min(8, block // 512)),
+        num_warps=max(1, block // PER_WARP),
+        **({"maxnreg": REGISTERS} if torch.version.hip is None else {}),  # no such option on AMD
     )
 
 
@@ -231,40 +237,65 @@ def _softcap_rows(
     IGNORED: tl.constexpr,
     CAPPED: tl.constexpr,
     GRADIENT: tl.constexpr,
+    WHOLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One row of raw logits: its loss, and with GRADIENT its own gradient in its place."""
+    """One row of raw logits: its loss, and with GRADIENT its own gradient in its place.
+
+    WHOLE rows fit into one block: they are read once, and nothing is computed again.
+    """
     row = tl.program_id(0).to(tl.int64)
     row_ptr = logits_ptr + row * row_stride
     target = tl.load(target_ptr + row)
+    counts = target != IGNORED
+    scale = 1.0
+    if scale_ptr is not None:
+        scale = tl.load(scale_ptr + row)
+    scale = tl.where(counts, scale, 0.0)
     columns = tl.arange(0, BLOCK)
 
-    highest = -float("inf")
-    total = 0.0  # of exp(logit - highest)
-    picked = 0.0  # the target's logit
-    for start in range(0, V, BLOCK):
-        at = start + columns
-        raw = tl.load(row_ptr + at, mask=at < V, other=0.0).to(tl.float32)
-        value, _ = _capped(raw, cap, CAPPED)
-        value = tl.where(at < V, value, -float("inf"))
-        higher = tl.maximum(highest, tl.max(value, axis=0))
-        here = tl.sum(tl.exp2((value - higher) * LOG2_E), axis=0)
-        total = total * tl.exp2((highest - higher) * LOG2_E) + here
-        highest = higher
-        picked += tl.sum(tl.where(at == target, value, 0.0), axis=0)
-    lse = highest + tl.log(total)
-    counts = target != IGNORED
-    tl.store(loss_ptr + row, tl.where(counts, lse - picked, 0.0))
-
-    if GRADIENT:
-        scale = 1.0
-        if scale_ptr is not None:
-            scale = tl.load(scale_ptr + row)
+    if WHOLE:
+        inside = columns < V
+        raw = tl.load(row_ptr + columns, mask=inside, other=0.0).to(tl.float32)
+        value, slope = _capped(raw, cap, CAPPED)
+        value = tl.where(inside, value, -float("inf"))
+        highest = tl.max(value, axis=0)
+        share = tl.exp2((value - highest) * LOG2_E)
+        total = tl.sum(share, axis=0)
+        picked = tl.sum(tl.where(columns == target, value, 0.0), axis=0)
+        loss = highest + tl.log(total) - picked
+        if GRADIENT:
+            gradient = _gradient(share * (1.0 / total), slope, columns == target, scale)
+            tl.store(row_ptr + columns, gradient.to(logits_ptr.dtype.element_ty), mask=inside)
+    else:
+        highest = -float("inf")
+        total = 0.0  # of exp(logit - highest)
+        picked = 0.0  # the target's logit
         for start in range(0, V, BLOCK):
             at = start + columns
             raw = tl.load(row_ptr + at, mask=at < V, other=0.0).to(tl.float32)
-            value, slope = _capped(raw, cap, CAPPED)
-            share = tl.exp2((value - lse) * LOG2_E)
-            gradient = (share - tl.where(at == target, 1.0, 0.0)) * slope * scale
-            gradient = tl.where(counts, gradient, 0.0)
-            tl.store(row_ptr + at, gradient.to(logits_ptr.dtype.element_ty), mask=at < V)
+            value, _ = _capped(raw, cap, CAPPED)
+            value = tl.where(at < V, value, -float("inf"))
+            higher = tl.maximum(highest, tl.max(value, axis=0))
+            here = tl.sum(tl.exp2((value - higher) * LOG2_E), axis=0)
+            total = total * tl.exp2((highest - higher) * LOG2_E) + here
+            highest = higher
+            picked += tl.sum(tl.where(at == target, value, 0.0), axis=0)
+        lse = highest + tl.log(total)
+        loss = lse - picked
+        if GRADIENT:
+            for start in range(0, V, BLOCK):
+                at = start + columns
+                raw = tl.load(row_ptr + at, mask=at < V, other=0.0).to(tl.float32)
+                value, slope = _capped(raw, cap, CAPPED)
+                share = tl.exp2((value - lse) * LOG2_E)
+                gradient = _gradient(share, slope, at == target, scale)
+                tl.store(row_ptr + at, gradient.to(logits_ptr.dtype.element_ty), mask=at < V)
+    tl.store(loss_ptr + row, tl.where(counts, loss, 0.0))
+
+
+@triton.jit
+def _gradient(share, slope, picked, scale):
+    """scale * d loss / d raw logits from the softmax; 0 where scale is 0, whatever the rest is."""
+    gradient = (share - tl.where(picked, 1.0, 0.0)) * slope * scale
+    return tl.where(scale == 0.0, 0.0, gradient)

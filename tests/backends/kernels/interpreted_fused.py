@@ -46,11 +46,13 @@ def loss_inputs(n: int, vocabulary: int, dtype: torch.dtype = torch.float32):
         ("sum", 3.0, 13, 300),  # two chunks of tokens, three blocks of vocabulary, both ragged
         ("none", 3.0, 13, 300),
         ("none", None, 1, 256),
+        ("none", None, 2, 100),
         ("mean", None, 3, 300),
     ],
 )
 def test_loss_and_gradients(reduction, cap, n, vocabulary, monkeypatch) -> None:
-    monkeypatch.setattr(kernel, "LARGEST_BLOCK", 128)
+    monkeypatch.setattr(kernel, "WHOLE_ROW", 128)
+    monkeypatch.setattr(kernel, "BLOCK", 128)
     monkeypatch.setattr(kernel, "chunk_rows", lambda *sizes: 8)
     x, weight, targets = loss_inputs(n, vocabulary)
     upstream = torch.rand(targets.shape) if reduction == "none" else torch.tensor(0.3)

@@ -33,12 +33,12 @@ def kernels() -> dict[str, tuple[Any, Tiling, dict[str, str], dict[str, Any]]]:
     sizes = ["V", "row_stride", "R", "S", "count", "T", "H", "half"]
     sizes += [f"{t}_{axis}" for t in ("x", "add") for axis in "nrsbthd"]
     types = {**floats, **halves, **singles, **longs, **dict.fromkeys(sizes, "i32")}
-    loss = {"IGNORED": -1, "CAPPED": True, "GRADIENT": True, "BLOCK": 4096}
+    loss = {"IGNORED": -1, "CAPPED": True, "GRADIENT": True, "WHOLE": True, "BLOCK": 8192}
     product = {"ADDED": True, "FACTOR": tl.bfloat16, "x_s": 1, "add_s": 1}
     step = {"PARAM": tl.bfloat16, "GRAD": tl.bfloat16, "ALIGNED": True, "COLUMNS": 5}
     turn = {"ROWS": 16, "HALF": 64, "x_d": 1}
     return {
-        "softcap": (softcap._softcap_rows, Tiling((), 8), types, loss),
+        "softcap": (softcap._softcap_rows, Tiling((), 16), types, loss),
         "gram": (gram._gram_tile, gram.TILINGS[-1], types, product),
         "adamw": (adamw._adamw_block, Tiling((("BLOCK", adamw.BLOCK),)), types, step),
         "rotate_norm": (rotate_norm._rotate_norm_rows, Tiling(()), types, turn),
