@@ -4,7 +4,8 @@ This module knows names, errors and exit codes. Each command lives in `autoresea
 imports what is heavy inside its function, so that help and usage errors need no framework.
 
 Exit codes: 0 done, 1 unexpected, 2 usage, 3 data, 4 this machine lacks something,
-5 train.py failed, 130 interrupted. `trial` and `combine` add 10 to 13: what became of the edit.
+5 train.py failed, 130 interrupted. `trial` and `combine` add 10 to 13: what became of the edit;
+`bench --against` adds 10: slower.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ COMMANDS = {
     "verify": "check the ledger, and git against it",
     "export": "the best train.py, and a patch per kept idea",
     "task": "the same for any artifact with a score, by a task file",
-    "bench": "measure tokens/s and MFU of each backend",
+    "bench": "measure training, MFU, feed, loop ... as ratios",
 }
 
 HELP = """Pretraining research by an AI agent, on the hardware you have.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from autoresearch.bench import (
     attention,
@@ -18,6 +20,8 @@ from autoresearch.bench import (
 from autoresearch.bench.samples import Report, silent
 from autoresearch.bench.variants import Size
 from autoresearch.console import OnEvent
+from backends.errors import BackendError
+from prepare.errors import PrepareError
 
 if TYPE_CHECKING:
     from backends import Selection
@@ -29,19 +33,35 @@ MFU_SECONDS, LOOP_SECONDS, LOOP_TRIALS = 5.0, 5.0, 3
 
 
 def measure(selection: Selection, repeats: int, on_event: OnEvent = silent) -> list[Report]:
-    """All reports, in the order of the help."""
+    """All reports, in the order of the help. A subject that fails says why; the others go on."""
     from autoresearch.preset import load_preset
 
-    backend, preset = selection.hardware.backend, load_preset(PRESET)
+    backend, preset, demo = selection.hardware.backend, load_preset(PRESET), load_preset("demo")
+    on_this = functools.partial(_reported, repeats, on_event)
     return [
-        training.measure(selection, Size(), repeats, on_event),
-        training.measure(selection, LONG, repeats, on_event, eager=False),
-        mfu.measure(load_preset("demo"), [backend], MFU_SECONDS, repeats, on_event),
-        attention.measure(selection, attention.Layer(), repeats, on_event),
-        loss.measure(selection, loss.Head(), repeats, on_event),
-        optimizer.measure(selection, Size(), repeats, on_event),
-        feed.measure(feed.Stream(), repeats, on_event),
-        tokenizer.measure(TEXT, repeats, on_event),
-        startup.measure(selection, preset, repeats, on_event),
-        loop.measure(backend, PRESET, LOOP_SECONDS, LOOP_TRIALS, on_event),
+        on_this("training", training.measure, selection, Size()),
+        on_this("training", training.measure, selection, LONG, eager=False),
+        on_this("mfu", mfu.measure, demo, [backend], MFU_SECONDS),
+        on_this("attention", attention.measure, selection, attention.Layer()),
+        on_this("loss", loss.measure, selection, loss.Head()),
+        on_this("optimizer", optimizer.measure, selection, Size()),
+        on_this("feed", feed.measure, feed.Stream()),
+        on_this("tokenizer", tokenizer.measure, TEXT),
+        on_this("startup", startup.measure, selection, preset),
+        _reported(LOOP_TRIALS, on_event, "loop", loop.measure, backend, PRESET, LOOP_SECONDS),
     ]
+
+
+def _reported(
+    repeats: int,
+    on_event: OnEvent,
+    subject: str,
+    measure: Callable[..., Report],
+    *arguments: Any,
+    **options: Any,
+) -> Report:
+    try:
+        return measure(*arguments, repeats, on_event, **options)
+    except (PrepareError, BackendError) as error:
+        on_event("warning", {"message": f"{subject}: {error.message}"})
+        return Report(subject, {}, failures={subject: error.message})

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from autoresearch.bench import feed, profile, tokenizer, training
+from autoresearch.bench import everything, feed, profile, tokenizer, training
+from autoresearch.bench.samples import Report
 from autoresearch.bench.variants import OURS, PLAIN, Size, reference_path
 from autoresearch.bench.worker import Worker, WorkerFailed
 from autoresearch.constants import apply_constants
@@ -189,3 +190,27 @@ def test_feed_and_tokenizer(cache: Path) -> None:
     report = tokenizer.measure(text, repeats=1)
     speed, memory = report.ratios
     assert speed.median > 0 and memory.better == "lower" and 0.5 < memory.median < 2.0
+
+
+def test_all_goes_on_behind_a_subject_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    import backends
+
+    for name, value in {**SETTLED, "AUTORESEARCH_COMPILE": "0"}.items():
+        monkeypatch.setenv(name, value)
+    subjects = ("attention", "feed", "loop", "loss", "mfu", "optimizer", "startup", "tokenizer")
+    for subject in ("training", *subjects):
+
+        def measure(*arguments: Any, subject: str = subject, **options: Any) -> Report:
+            if subject == "loss":
+                raise WorkerFailed("no luck")
+            return Report(subject, {"repeats": arguments[-2]})
+
+        monkeypatch.setattr(getattr(everything, subject), "measure", measure)
+    reports = everything.measure(backends.select("cpu"), repeats=5)
+    names = [report.subject for report in reports]
+    assert names[:2] == ["training"] * 2 and names[-1] == "loop"
+    assert sorted(names[2:]) == list(subjects)
+    assert {report.subject: dict(report.failures) for report in reports}["loss"] == {
+        "loss": "no luck"
+    }
+    assert reports[0].about == {"repeats": 5}
