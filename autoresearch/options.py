@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # The requests that `backends.select` takes, spelled here too: help then loads nothing. A test
 # compares the two.
-ATTENTION = ("fa3", "flash", "flex", "triton", "block_local", "sdpa")
+ATTENTION = ("fa3", "flash", "flex", "triton", "block_local", "dense", "sdpa")
 SANDBOXES = ("auto", "bubblewrap", "landlock", "sandbox-exec", "process")
 BACKENDS = ("auto", "torch", "cuda", "rocm", "xpu", "mps", "mlx", "cpu")
 
