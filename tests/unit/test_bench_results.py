@@ -10,6 +10,7 @@ import pytest
 from autoresearch.bench import results
 from autoresearch.bench.samples import LOWER, Figure, Ratio, Report, interleave
 from prepare.errors import CorruptFile
+from tests.unit.benchmark_scripts import benchmark
 
 CONDITIONS = {
     "device": "a CPU",
@@ -107,3 +108,29 @@ def test_the_table_says_ratios_figures_and_conditions() -> None:
     assert "| training | a | 1 |  | tokens/s |" in text
     assert "a CPU (cpu), 2 cores" in text and "load average 0.1 to 0.2" in text
     assert "- training: depth 4" in text
+
+
+def test_the_readme_has_the_tables_of_the_results(tmp_path: Path) -> None:
+    with benchmark("tables") as script:
+        readme = (script.HERE / "README.md").read_text(encoding="utf-8")
+        made = script.tables(script.HERE / "results")
+        assert script.with_tables(readme, made) == readme, "run python benchmarks/tables.py"
+
+        (tmp_path / "box.json").write_text(json.dumps(document(Ratio("a / b", (2.0,)))))
+        (tmp_path / "other.json").write_text('{"rows": []}')
+        made = script.tables(tmp_path)
+        assert made.startswith("### box\n") and "| a / b | 2 |" in made and "other" not in made
+        text = f"before {script.BEGIN} old {script.END} after"
+        assert script.with_tables(text, made) == (
+            f"before {script.BEGIN}\n\n{made}\n{script.END} after"
+        )
+        with pytest.raises(ValueError):
+            script.with_tables("no marks", made)
+
+
+def test_a_plot_has_a_bar_per_backend() -> None:
+    ratios = [Ratio(f"MFU of cpu, {peak}", (0.4, 0.5)) for peak in ("measured peak", "datasheet")]
+    report = Report("mfu", {}, (), tuple(ratios))
+    with benchmark("plot") as script:
+        found = script.bars({"ci-cpu": results.to_document([report], CONDITIONS)})
+        assert [(label, ratio["median"]) for label, ratio in found] == [("cpu\nci-cpu", 0.45)]
