@@ -21,8 +21,9 @@ MOST = 3  # to be tried
 TILES = {"forward": (1, 1, 1), "query_gradients": (2, 1, 2), "key_gradients": (2, 2, 2)}
 
 # Of a lane for the tiles that a program adds up in; with more, the compiled kernels spill. NVIDIA's
-# have 255 in all, CDNA's 512, RDNA's 256, of which tiles of factors take more than elsewhere.
-MOST_REGISTERS = {"turing": 160, "nvidia": 160, "cdna": 256, "rdna": 100}
+# have 255 in all, and sm_100 adds up in a memory of its own; CDNA's have 512, RDNA's 256, of which
+# tiles of factors take more than elsewhere.
+MOST_REGISTERS = {"scalar": 160, "nvidia": 160, "blackwell": 200, "cdna": 256, "rdna": 100}
 
 Shape = tuple[int, int, int, int]  # BLOCK, STEP, warps, stages
 
@@ -44,9 +45,17 @@ NVIDIA_GRADIENTS = (
     (64, 32, 4, 2),
     (32, 32, 4, 1),
 )
-# Before sm_80 loads can't be pipelined, and Triton multiplies without matrix instructions: slow to
-# compile, and slow. It is there to be measured.
-TURING = ((32, 32, 4, 1),)
+# sm_100 spills where the keys' gradients are pipelined.
+BLACKWELL_GRADIENTS = (
+    (128, 64, 8, 2),
+    (128, 64, 8, 1),
+    (64, 64, 4, 1),
+    (64, 32, 4, 2),
+    (32, 32, 4, 1),
+)
+# Where Triton multiplies without matrix instructions: slow, and slow to compile, to be measured all
+# the same. Larger tiles took the compiler a minute each.
+SCALAR = ((32, 32, 4, 1),)
 # AMD's own Triton kernels for attention load in one stage (ROCm/aiter). Each of a program's waves
 # holds all of a step's tiles in registers: RDNA spills steps longer than these.
 CDNA = ((128, 64, 4, 1), (128, 64, 8, 1), (64, 64, 4, 1), (64, 32, 4, 1))
@@ -55,8 +64,9 @@ RDNA = ((128, 16, 8, 1), (64, 16, 4, 1), (64, 32, 8, 1), (32, 16, 4, 1))
 RDNA_GRADIENTS = ((64, 16, 8, 1), (128, 16, 8, 1), (64, 16, 4, 1), (32, 16, 4, 1))
 
 TABLES: dict[str, tuple[tuple[Shape, ...], tuple[Shape, ...]]] = {
-    "turing": (TURING, TURING),
+    "scalar": (SCALAR, SCALAR),
     "nvidia": (NVIDIA, NVIDIA_GRADIENTS),
+    "blackwell": (NVIDIA, BLACKWELL_GRADIENTS),
     "cdna": (CDNA, CDNA_GRADIENTS),
     "rdna": (RDNA, RDNA_GRADIENTS),
 }
@@ -68,7 +78,7 @@ def tilings(kernel: str, device: Device, padded: int, item_bytes: int) -> tuple[
     `padded` is the width of a tile, a power of two; an item has 2 or 4 bytes. The smallest alone
     where nothing fits.
     """
-    kind = _kind(device)
+    kind = _kind(device, item_bytes)
     owned, sums, scores = TILES[kernel]
     lanes = 64 if kind == "cdna" else 32
 
@@ -89,8 +99,12 @@ def tilings(kernel: str, device: Device, padded: int, item_bytes: int) -> tuple[
     )
 
 
-def _kind(device: Device) -> str:
-    """The key of TABLES."""
+def _kind(device: Device, item_bytes: int) -> str:
+    """The key of TABLES. CDNA alone has matrix instructions for float32 proper."""
     if device.nvidia:
-        return "nvidia" if device.capability >= 80 else "turing"
-    return "rdna" if device.rdna else "cdna"
+        if device.capability < 80 or item_bytes > 2:
+            return "scalar"
+        return "blackwell" if 100 <= device.capability < 120 else "nvidia"
+    if not device.rdna:
+        return "cdna"
+    return "scalar" if item_bytes > 2 or device.architecture.startswith("gfx10") else "rdna"

@@ -56,12 +56,14 @@ def test_each_device_has_a_few_tilings_that_fit(name: str, padded: int, kernel: 
 
 
 def test_what_a_device_offers_decides() -> None:
-    """Hopper's tiles don't fit an RTX 4090; Turing has nothing to pipeline loads with."""
+    """Hopper's tiles don't fit an RTX 4090; Turing can't pipeline loads."""
     large, small, old = (
         attention_tilings.tilings("forward", DEVICES[name], 128, 2)
         for name in ("sm_90", "sm_89", "sm_75")
     )
     assert large[0].stages == 3 and small[0].stages == 2 and old[0].stages == 1
+    exact = attention_tilings.tilings("forward", DEVICES["sm_90"], 128, 4)
+    assert exact == old  # no matrix instructions for float32 either
     waves = attention_tilings.tilings("forward", DEVICES["gfx942"], 128, 2)
     assert waves != attention_tilings.tilings("forward", DEVICES["gfx1100"], 128, 2)
 
