@@ -119,7 +119,7 @@ def test_the_readme_has_the_tables_of_the_results(tmp_path: Path) -> None:
         (tmp_path / "box.json").write_text(json.dumps(document(Ratio("a / b", (2.0,)))))
         (tmp_path / "other.json").write_text('{"rows": []}')
         made = script.tables(tmp_path)
-        assert made.startswith("### box\n") and "| a / b | 2 |" in made and "other" not in made
+        assert made.startswith("### box\n") and "| a / b | 2 |" in made and "### other" not in made
         text = f"before {script.BEGIN} old {script.END} after"
         assert script.with_tables(text, made) == (
             f"before {script.BEGIN}\n\n{made}\n{script.END} after"
