@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from backends import gram as plain
-from backends import kernels, softcap
+from backends import kernels, policy, probe_torch, softcap
 from backends.errors import BackendError
+from backends.hardware import detect
 from backends.kernels import adamw, gram, rotate_norm
 from backends.kernels import softcap as kernel
 
@@ -240,8 +241,8 @@ def test_the_runtime_runs_what_the_policy_chose(monkeypatch) -> None:
     monkeypatch.setenv("AUTORESEARCH_ATTENTION", "sdpa")
     from backends import torch_runtime as runtime
 
-    policy = replace(runtime.policy, loss="triton", gram="triton")
-    monkeypatch.setattr(runtime, "policy", policy)
+    asked = replace(runtime.policy, loss="triton", gram="triton")
+    monkeypatch.setattr(runtime, "policy", asked)
     monkeypatch.setattr(runtime, "_products", runtime._Products())
     x, weight, targets = loss_inputs(3, 37)
     loss = runtime.softcap_cross_entropy(x, weight, targets, 15.0)
@@ -253,3 +254,19 @@ def test_the_runtime_runs_what_the_policy_chose(monkeypatch) -> None:
     runtime.gram(torch.randn(runtime.SMALLEST_GRAM, 4))
     runtime.gram(torch.randn(runtime.SMALLEST_GRAM - 1, 4))
     assert called == [runtime.SMALLEST_GRAM], "small products stay the library's"
+
+
+def test_the_probe_runs_every_variant_and_refuses_wrong_results(monkeypatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    monkeypatch.setattr(probe_torch, "VOCABULARY", 40)
+    sizes = {"batch": 1, "tokens": 6, "heads": 2, "head_dim": 8, "window": 3}
+    probes = probe_torch.Probes(detect("cpu")[0], sizes)
+    for item, variants in (("loss", policy.LOSS), ("gram", policy.GRAM)):
+        for variant in variants:
+            probes.step(item, variant, "float32", compiled=True)()
+    right = kernel.softcap_cross_entropy
+    monkeypatch.setattr(kernel, "softcap_cross_entropy", lambda *a: 2 * right(*a))
+    monkeypatch.setattr(gram, "gram", lambda x, *_, **__: 2 * x @ x.mT)
+    for item in ("loss", "gram"):
+        with pytest.raises(ArithmeticError, match="results differ by"):
+            probes.step(item, "triton", "float32", compiled=True)
