@@ -75,11 +75,11 @@ def measure(
                 "training",
             )
             ready = {name: worker.ready for name, worker in workers.items()}
-            copied = peak.ask(seconds=PEAK_SECONDS, copy=True)["bytes_per_second"]
+            traffic = peak.ask(seconds=PEAK_SECONDS, memory=True)["bytes_per_second"]
     peaks = samples.pop("peak")
     figures = [Figure(name, values, "tokens/s") for name, values in samples.items()]
     figures.append(Figure("matrix product", tuple(f / 1e9 for f in peaks), "GFLOP/s"))
-    figures.append(Figure("copy", (copied / 1e9,), "GB/s"))
+    figures.append(Figure("memory traffic", (traffic / 1e9,), "GB/s"))
     ratios = [
         Ratio.of(f"{OURS} / {name}", samples[OURS], samples[name])
         for name in (PLAIN, plain_compiled(selection))

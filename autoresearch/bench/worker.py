@@ -23,7 +23,7 @@ from typing import Any
 from autoresearch.console import OnEvent
 from prepare.channel import Channel, ChannelClosed
 from prepare.errors import CandidateError
-from prepare.process import child_environment
+from prepare.process import child_environment, kill_tree
 
 
 class WorkerFailed(CandidateError):
@@ -76,7 +76,7 @@ class Worker:
         return answer
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
+        kill_tree(self._process.pid)  # compilers have processes of their own
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._log):
             if stream is not None:

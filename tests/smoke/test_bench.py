@@ -38,7 +38,11 @@ def jobs(folder: Path, backend: str) -> dict[str, dict[str, Any]]:
         modules[name].write_text(apply_constants(source.read_text(), SIZE.constants(rows)))
     passes, peak = {"passes": 2}, {"peak": True}
     found: dict[str, dict[str, Any]] = {
-        "peak": {"module": "peak", "job": {}, "asks": [{"seconds": 0.05}]},
+        "peak": {
+            "module": "peak",
+            "job": {},
+            "asks": [{"seconds": 0.05}, {"seconds": 0.05, "memory": True}],
+        },
     }
     for name, module in modules.items():
         job, other = SIZE.job(module), name == "plain"
@@ -80,7 +84,7 @@ def test_processes_are_ready_and_answer(answers: Any) -> None:
         if name != "backend":
             assert [one["kind"] for one in said] == ["ready", *["done"] * (len(said) - 1)], name
             assert all(one["seconds"] > 0 for one in said[1:] if "seconds" in one), name
-    assert answers["peak"][1]["flops"] > 1e8
+    assert answers["peak"][1]["flops"] > 1e8 and answers["peak"][2]["bytes_per_second"] > 1e8
 
 
 def test_train_and_plain_do_the_same_work(answers: Any) -> None:
