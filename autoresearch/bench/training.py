@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,15 +66,9 @@ def measure(
                 done = workers[name].ask(steps=blocks[name])
                 return blocks[name] * size.step_tokens / done["seconds"]
 
-            samples = interleave(
-                {
-                    **{name: lambda name=name: rate(name) for name in workers},  # type: ignore[misc]
-                    "peak": lambda: peak.ask(seconds=PEAK_SECONDS)["flops"],
-                },
-                repeats,
-                on_event,
-                "training",
-            )
+            turns: dict[str, Callable[[], float]] = {n: partial(rate, n) for n in workers}
+            turns["peak"] = lambda: float(peak.ask(seconds=PEAK_SECONDS)["flops"])
+            samples = interleave(turns, repeats, on_event, "training")
             ready = {name: worker.ready for name, worker in workers.items()}
             traffic = peak.ask(seconds=PEAK_SECONDS, memory=True)["bytes_per_second"]
     peaks = samples.pop("peak")

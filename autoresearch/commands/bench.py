@@ -156,11 +156,19 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--rows", type=whole, help="Of a pass of train.py.  [default: 1,024 tokens]"),
         click.option("--pattern", default="SSSL", show_default=True, help="As WINDOW_PATTERN."),
-        click.option("--step-tokens", type=whole, default=4096, show_default=True),
+        click.option(
+            "--step-tokens",
+            type=whole,
+            default=4096,
+            show_default=True,
+            help="Of an optimizer step.",
+        ),
         click.option("--vocab", type=click.IntRange(256, 65536), default=2048, show_default=True),
-        click.option("--seq-len", type=whole, default=256, show_default=True),
-        click.option("--width", type=whole, default=256, show_default=True),
-        click.option("--depth", type=whole, default=4, show_default=True),
+        click.option(
+            "--seq-len", type=whole, default=256, show_default=True, help="Tokens of a row."
+        ),
+        click.option("--width", type=whole, default=256, show_default=True, help="Channels."),
+        click.option("--depth", type=whole, default=4, show_default=True, help="Blocks."),
     ):
         decorated = option(decorated)
     return decorated
