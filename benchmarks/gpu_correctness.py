@@ -122,15 +122,16 @@ def _check_gram(section: Section) -> None:
 
 def _check_adamw(section: Section) -> None:
     ours = kernel(section, "adamw")
-    for dtype in (torch.float32, BF16) if ours else ():
-        param, grad = (torch.randn(3, 5001, device=section.device).to(dtype) for _ in range(2))
+    cases = [(shape, dtype) for shape in ((3, 501), (64, 96)) for dtype in (torch.float32, BF16)]
+    for shape, dtype in cases if ours else ():
+        param, grad = (torch.randn(shape, device=section.device).to(dtype) for _ in range(2))
         mean, square = torch.randn_like(param).float(), torch.rand_like(param).float()
         lists = [[t.clone()] for t in (param, grad, mean, square)]
         ours.adamw_step(*lists, torch.tensor(ADAMW))
         wide = [t.double() for t in (param, grad, mean, square)]
         plain_adamw(*wide, torch.tensor(ADAMW, dtype=torch.float64, device=section.device))
         found, truth = [lists[i][0] for i in (0, 2, 3)], [wide[i] for i in (0, 2, 3)]
-        _report(section, f"adamw triton, {dtype}", found, truth)
+        _report(section, f"adamw triton, {dtype}, {shape}", found, truth)
 
 
 def _check_rotate_norm(section: Section) -> None:

@@ -7,10 +7,12 @@ feed's. Their text is run as it is, with a preset's constants written into ours.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import math
 import os
 import re
 import runpy
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -37,6 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ROOT / "autoresearch" / "presets"
 STEPS = 12  # optimizer steps that are timed
 WARM_STEPS = 3  # the first compiles; the allocator settles after it
+PROFILED_STEPS = 3  # after those that are timed
 POOL = 8  # batches of random tokens, over and over: what they say costs nothing
 TINY = {
     "DEPTH": 2,
@@ -87,11 +90,17 @@ def load_script(constants: Mapping[str, Any]) -> ModuleType:
 
 
 class RandomRun:
-    """What train.py's `train` sees of a harness: batches for so many steps, and a log."""
+    """What train.py's `train` sees of a harness: batches for so many steps, and a log.
 
-    def __init__(self, spec: Any, step_tokens: int, steps: int) -> None:
+    A profiler watches the PROFILED_STEPS that come after them.
+    """
+
+    def __init__(
+        self, spec: Any, step_tokens: int, steps: int, profiler: torch.profiler.profile | None
+    ) -> None:
         self.spec, self.progress = spec, 0.1
-        self._tokens = step_tokens * steps
+        self._steps, self._profiler = steps, profiler
+        self._tokens = step_tokens * (steps + (PROFILED_STEPS if profiler else 0))
         self.times: list[float] = []
         self.losses: list[float] = []
 
@@ -100,13 +109,21 @@ class RandomRun:
         shape = (rows, self.spec.max_seq_len + 1)
         device = backends.runtime.device
         pool = [torch.randint(self.spec.vocab_size, shape, device=device) for _ in range(POOL)]
+        pairs = [(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()) for tokens in pool]
         for i in range(self._tokens // (rows * self.spec.max_seq_len)):
-            yield pool[i % POOL][:, :-1], pool[i % POOL][:, 1:]
+            yield pairs[i % POOL]
 
     def log(self, loss: float, **_: Any) -> None:
         """The end of a step: train.py has just read its loss, so the device is done with it."""
         self.times.append(time.perf_counter())
         self.losses.append(loss)
+        if self._profiler is not None:
+            if len(self.times) == self._steps:
+                backends.runtime.synchronize()
+                self._profiler.start()
+            elif len(self.times) == self._steps + PROFILED_STEPS:
+                backends.runtime.synchronize()
+                self._profiler.stop()
 
 
 def policy(section: Section) -> None:
@@ -138,9 +155,13 @@ def training(section: Section, preset: str, profile: bool) -> None:
     runtime.reset_peak_memory()
     began = time.perf_counter()
     model = module.build_model(spec)
-    run = RandomRun(spec, module.TOTAL_BATCH_SIZE, steps)
+    kind = torch.profiler.ProfilerActivity
+    activities = [kind.CPU if section.device.type == "cpu" else kind.CUDA]
+    profiler = torch.profiler.profile(activities=activities) if profile else None
+    run = RandomRun(spec, module.TOTAL_BATCH_SIZE, steps, profiler)
     module.train(model, run)
-    seconds = [b - a for a, b in zip(run.times, run.times[1:], strict=False)][-STEPS:]
+    times = run.times[:steps]
+    seconds = [b - a for a, b in itertools.pairwise(times)][-STEPS:]
     rates = [module.TOTAL_BATCH_SIZE / s for s in seconds]
     rate = spread(rates, "tokens/s")
     flops = model.flops_per_token()
@@ -157,30 +178,20 @@ def training(section: Section, preset: str, profile: bool) -> None:
     for name, (value, unit) in facts.items():
         section.row(case=name, variant="train.py", median=value, unit=unit)
     section.row(case="model", flops_per_token=flops, losses=run.losses)
-    if profile:
-        section.attempt("profile", lambda: _profile(section, module, model, spec))
+    if profiler is not None:
+        wall_ms = 1e3 * PROFILED_STEPS * statistics.median(seconds)
+        section.attempt("profile", lambda: _report_profile(section, profiler, wall_ms))
 
 
-def _profile(section: Section, module: ModuleType, model: Any, spec: Any) -> None:
-    """Where three steps of a trained-in model spend the device's time."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if section.device.type != "cpu":
-        activities = [torch.profiler.ProfilerActivity.CUDA]
-    began = time.perf_counter()
-    with torch.profiler.profile(activities=activities) as profiler:
-        module.train(model, RandomRun(spec, module.TOTAL_BATCH_SIZE, 3))
-        backends.runtime.synchronize()
-    wall_ms = 1e3 * (time.perf_counter() - began)
-    on_cpu = section.device.type == "cpu"
-    took = {
-        event.key: (event.self_cpu_time_total if on_cpu else event.self_device_time_total) / 1e3
-        for event in profiler.key_averages()
-    }
+def _report_profile(section: Section, profiler: torch.profiler.profile, wall_ms: float) -> None:
+    """Where some steps spent the device's time, of what as many took without a profiler."""
+    field = "self_cpu_time_total" if section.device.type == "cpu" else "self_device_time_total"
+    took = {event.key: getattr(event, field) / 1e3 for event in profiler.key_averages()}
     total = sum(took.values())
     shares = dict.fromkeys([*KINDS, "rest"], 0.0)
     for name, ms in took.items():
         shares[next((k for k, p in KINDS.items() if re.search(p, name)), "rest")] += ms
-    section.row(case="profile: busy of 3 steps", median=100 * total / wall_ms, unit="% of wall")
+    section.row(case="profile: device busy", median=100 * total / wall_ms, unit="% of the time")
     for kind, ms in shares.items():
         section.row(case=f"profile: {kind}", median=100 * ms / total, unit="% of device time")
     longest = sorted(took.items(), key=lambda item: -item[1])[:25]
