@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from backends.hardware import Hardware
 
-OLDEST_NVIDIA = 75  # compute capability: before it Triton has no matrix instructions
+OLDEST_NVIDIA = 75  # compute capability: the oldest that Triton still compiles for
+AGREEMENT = 0.05  # of results' largest value: two tilings may differ by rounding, not by more
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def unavailable(hardware: Hardware) -> str:
     if hardware.backend == "cuda":
         capability = int(hardware.architecture.removeprefix("sm_"))
         if capability < OLDEST_NVIDIA:
-            return f"Triton multiplies from sm_{OLDEST_NVIDIA} on, this is {hardware.architecture}"
+            return f"Triton compiles from sm_{OLDEST_NVIDIA} on, this is {hardware.architecture}"
     return ""
 
 
@@ -114,27 +115,38 @@ def launch(
     tilings: Sequence[Tiling],
     keys: Sequence[str],
     *arguments: Any,
+    results: Sequence[str] = (),
     **constants: Any,
 ) -> None:
     """Run a kernel with its fastest tiling; measured once per value of the arguments in `keys`.
 
+    A tiling that doesn't give the same as the first in the arguments named by `results` is out.
     Triton keeps the outcome beside the compiled kernels (TRITON_CACHE_DIR). One tiling is taken as
     it is, and the interpreter, which has nothing to measure, takes the first.
     """
     if len(tilings) == 1 or interpreted():
         kernel[grid](*arguments, **constants, **tilings[0].arguments())
     else:
-        _tuned(kernel, tuple(tilings), tuple(keys))[grid](*arguments, **constants)
+        tuned = _tuned(kernel, tuple(tilings), tuple(keys), tuple(results))
+        tuned[grid](*arguments, **constants)
 
 
 @functools.cache
-def _tuned(kernel: Any, tilings: tuple[Tiling, ...], keys: tuple[str, ...]) -> Any:
+def _tuned(
+    kernel: Any, tilings: tuple[Tiling, ...], keys: tuple[str, ...], results: tuple[str, ...]
+) -> Any:
     import triton
 
     configs = [
         triton.Config(dict(t.sizes), num_warps=t.warps, num_stages=t.stages) for t in tilings
     ]
-    return triton.autotune(configs, key=list(keys), do_bench=_time, cache_results=True)(kernel)
+    return triton.autotune(
+        configs,
+        key=list(keys),
+        do_bench=_time,
+        post_hook=SameResults(tilings, results),
+        cache_results=True,
+    )(kernel)
 
 
 def _time(call: Callable[[], Any], quantiles: Sequence[float]) -> Any:
@@ -143,5 +155,44 @@ def _time(call: Callable[[], Any], quantiles: Sequence[float]) -> Any:
 
     try:
         return triton.testing.do_bench(call, warmup=5, rep=25, quantiles=quantiles)
-    except RuntimeError:  # it doesn't compile here, or wants more than the device has
+    except RuntimeError:  # it doesn't compile here, wants more than the device has, or is wrong
         return [float("inf")] * len(quantiles)
+
+
+class SameResults:
+    """Raises RuntimeError after the first run of a tiling whose results aren't the first one's.
+
+    Compilers err with some block sizes and not with others, and a launch check has seen one tiling.
+    """
+
+    def __init__(self, tilings: Sequence[Tiling], results: Sequence[str]) -> None:
+        self.choices = [tiling.arguments() for tiling in tilings]
+        self.results = results
+        self.running: dict[str, int] = {}
+        self.expected: list[torch.Tensor] = []
+
+    def __call__(self, arguments: dict[str, Any], exception: BaseException | None) -> None:
+        """As Triton calls it after each run while it measures."""
+        running = next(c for c in self.choices if c.items() <= arguments.items())
+        if running == self.running:
+            return
+        self.running = running
+        if running == self.choices[0]:
+            self.expected = []
+        expected = self.expected
+        if running == self.choices[-1]:
+            self.expected = []  # their memory is the model's again
+        found = [arguments[name] for name in self.results]
+        if exception is None and not expected:
+            expected.extend(t.clone() for t in found)
+        elif exception is None:
+            for name, mine, truth in zip(self.results, found, expected, strict=True):
+                _agree(name, mine, truth)
+
+
+def _agree(name: str, mine: torch.Tensor, truth: torch.Tensor) -> None:
+    """Raise RuntimeError unless two results are the same but for rounding."""
+    scale = float(truth.float().abs().max())
+    difference = float((mine.float() - truth.float()).abs().max())
+    if not difference <= AGREEMENT * scale:
+        raise RuntimeError(f"{name} differs by {difference:.3g} where it reaches {scale:.3g}")

@@ -59,6 +59,7 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, window: int) -> tuple[Tensor, Tens
         KEYS,
         *(q, k, v, y, lse, length, window, heads, heads // k.shape[2], _scale(width)),
         *(*_strides(q), *_strides(k), *_strides(v), _size_class(length, window)),
+        results=("y", "lse"),
         **_constants(q),
     )
     return y, lse
@@ -90,6 +91,7 @@ def _backward(
         KEYS,
         *(q, k, v, y, dy, lse, delta, dq, length, window, heads, *sizes),
         *(*strides, _size_class(length, window)),
+        results=("dq", "delta"),
         **_constants(q),
     )
     launch(
@@ -99,6 +101,7 @@ def _backward(
         KEYS,
         *(q, k, v, dy, lse, delta, dk, dv, length, window, key_heads, *sizes),
         *(*strides, _size_class(length, window)),
+        results=("dk", "dv"),
         **_constants(q),
     )
     return dq, dk, dv
