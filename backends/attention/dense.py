@@ -15,8 +15,9 @@ from torch import Tensor
 from backends.attention.sdpa import full_causal, heads_first
 
 # Queries of a block. On two cores of an EPYC with avx512_bf16, forward and backward, compiled:
-# 128 was best at T 256, 128 and 256 alike at T 512 to 2,048; 64 and 512 slower.
-BLOCK = 128
+# 128 was best at T 256, 128 and 256 alike at T 512 to 2,048; 64 and 512 slower. The compiler
+# unrolls them, so long rows get wider ones.
+BLOCK, MANY_BLOCKS = 128, 8
 # Beyond so many keys in sight of a query the scores leave the cache, and the fused kernel wins.
 MOST_KEYS = 1024
 
@@ -29,9 +30,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
             return full_causal(q, k, v)
         window = length - 1
     q, k, v = heads_first(q, k, v)
+    rows = BLOCK * max(1, length // (MANY_BLOCKS * BLOCK))
     blocks = [
-        _block(q, k, v, window, start, min(start + BLOCK, length))
-        for start in range(0, length, BLOCK)
+        _block(q, k, v, window, start, min(start + rows, length))
+        for start in range(0, length, rows)
     ]
     return torch.cat(blocks, dim=2).transpose(1, 2)
 
