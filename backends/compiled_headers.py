@@ -1,4 +1,4 @@
-"""The C++ header of torch.compile's CPU kernels, precompiled once for all processes.
+"""What torch.compile needs once on a CPU, made for all processes: a header, a check of g++.
 
     make_once()     # the harness, before it starts candidates: seconds the first time
     use()           # a process that compiles
@@ -29,6 +29,7 @@ from backends.speed import settled
 
 TIMEOUT = 600.0  # seconds; two cores under a load of 12 took 113
 MADE = "made"  # a file that says that all is there
+INSTRUCTIONS = "instructions"  # a file that names the sets of vector instructions that work
 
 
 def folder() -> Path:
@@ -89,15 +90,21 @@ def _make(place: Path) -> None:
 
 @functools.cache
 def use() -> None:
-    """Let torch.compile in this process take the harness's header, and make one where it can't.
+    """Let torch.compile in this process take what the harness made, else make its own.
 
     It can't where the harness made none, or where a kernel is compiled with other flags.
     """
+    shared = folder()
+    if (shared / MADE).exists():
+        _use_header(shared)
+        _use_instructions(shared)
+
+
+def _use_header(shared: Path) -> None:
     from torch._inductor import codecache
 
     make: Callable[..., str] | None = getattr(codecache, "_precompile_header", None)
-    shared = folder()
-    if make is None or not (shared / MADE).exists():
+    if make is None:
         return
     own, locks = codecache._HEADER_DIR, codecache._HEADER_LOCK_DIR
 
@@ -112,15 +119,35 @@ def use() -> None:
     codecache._precompile_header = precompile  # type: ignore[assignment]
 
 
+def _use_instructions(shared: Path) -> None:
+    """Take the harness's word for those it saw work. The processor's own flags are asked anyway."""
+    from torch._inductor import cpu_vec_isa
+
+    check: Callable[[Any, str], bool] | None = getattr(cpu_vec_isa.VecISA, "check_build", None)
+    try:
+        work = set((shared / INSTRUCTIONS).read_text(encoding="utf-8").splitlines())
+    except OSError:
+        return
+    if check is None:
+        return
+
+    def check_build(self: Any, code: str) -> bool:
+        return str(self) in work or check(self, code)
+
+    cpu_vec_isa.VecISA.check_build = check_build  # type: ignore[method-assign]
+
+
 def main(place: Path) -> None:
     """Compile something small, with the header precompiled into `place`."""
     import torch
-    from torch._inductor import codecache
+    from torch._inductor import codecache, cpu_vec_isa
 
     codecache._HEADER_DIR = str(place)
     codecache._HEADER_LOCK_DIR = str(place / "locks")
     x = torch.ones(64, requires_grad=True)
     torch.compile(lambda x: x.sin().square().sum(), dynamic=False, fullgraph=True)(x).backward()
+    work = [str(instructions) for instructions in cpu_vec_isa.valid_vec_isa_list()]
+    (place / INSTRUCTIONS).write_text("\n".join(work), encoding="utf-8")
 
 
 if __name__ == "__main__":

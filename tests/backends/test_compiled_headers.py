@@ -93,3 +93,22 @@ def test_another_compiler_or_environment_has_another_folder(monkeypatch, tmp_pat
     second = compiled_headers.folder()
     monkeypatch.setattr("sys.prefix", str(tmp_path))
     assert len({first, second, compiled_headers.folder()}) == 3
+
+
+def test_vector_instructions_that_worked_are_not_tried_out_again(shared, monkeypatch):
+    cpu_vec_isa = pytest.importorskip("torch._inductor.cpu_vec_isa")
+    tried = []
+
+    def check(self, code: str) -> bool:
+        tried.append(str(self))
+        return False
+
+    monkeypatch.setattr(cpu_vec_isa.VecISA, "check_build", check)
+    wide, narrow = cpu_vec_isa.VecAVX512(), cpu_vec_isa.VecAVX2()
+    (shared / compiled_headers.INSTRUCTIONS).write_text(str(wide))
+    use()
+    assert not wide.check_build("") and tried == [str(wide)]  # unfinished: nothing is believed
+    (shared / compiled_headers.MADE).touch()
+    use()
+    assert wide.check_build("") and not narrow.check_build("")
+    assert tried == [str(wide), str(narrow)]
