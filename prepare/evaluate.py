@@ -17,7 +17,9 @@ from prepare.score import Score, Tally, rows_per_question
 # Takes questions, each (n, L) int32 tokens, and yields for each its logits (n, L, V).
 Ask = Callable[[list[np.ndarray]], Iterator[np.ndarray]]
 
-PROBED_BATCHES = 3
+# Rows that are asked again in changed form, in as many questions as they fill, though at least
+# three and, beyond those, a quarter of all.
+PROBED_ROWS, PROBED_BATCHES, PROBED_SHARE = 48, 3, 4
 
 
 def question_rows(n_rows: int, length: int, vocab_size: int) -> int:
@@ -51,7 +53,8 @@ def evaluate(
     order = random.permutation(len(rows))
     groups = [order[start : start + size] for start in range(0, len(rows), size)]
     questions = [rows[group, :-1].astype(np.int32) for group in groups]
-    probed = [int(batch) for batch in random.permutation(len(groups))[:PROBED_BATCHES]]
+    n_probed = max(PROBED_BATCHES, min(-(-PROBED_ROWS // size), len(groups) // PROBED_SHARE))
+    probed = [int(batch) for batch in random.permutation(len(groups))[:n_probed]]
     n_probes = 3 * len(probed) + min(TARGETS, len(rows)) // size
 
     tally = Tally(rows, token_bytes)

@@ -25,7 +25,9 @@ from prepare.isolation import Access
 from prepare.messages import Touched, failed_report
 from prepare.process import CandidateProcess, TimedOut
 
-ANSWER_BYTES = 64 * 1024 * 1024
+# Eager forward passes of a small model on two cores: 15,500 tokens/s at 8 MB to 32 MB, 13,300 at
+# 64, where the activations leave the cache.
+ANSWER_BYTES = 16 * 1024 * 1024
 ARITHMETIC_CHUNK = 256  # rows of logits turned into probabilities at a time: stays in cache
 
 
