@@ -74,6 +74,7 @@ def _gram(x: Tensor, alpha: float, add: Tensor | None, beta: float) -> Tensor:
         beta,
         ADDED=add is not None,
         FACTOR=product_type(x.dtype),
+        results=("out_ptr",),
     )
     return out
 
