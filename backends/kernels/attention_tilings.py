@@ -5,12 +5,12 @@
 BLOCK is the rows that a program owns, STEP those that it walks over at a time. Few, the likeliest
 first, since each is compiled (a second or two) and timed before the first use.
 
-Not yet run on a GPU. Chosen by compiling with Triton 3.7.1 for sm_75 to sm_120 and gfx90a to gfx1201
-and reading what a kernel takes: shared memory, registers, registers spilled. In bfloat16 the first
-choices spill nothing or, on sm_80 and later, under 100 bytes a lane; on gfx1100 at width 128 the
-gradients spill 26 and 134 registers. Shared memory of a program in KiB: 64 on sm_75, 163 on sm_80,
-99 on sm_86, sm_89 and sm_120, 227 on sm_90 and sm_100 (CUDA C++ Programming Guide, technical
-specifications); 64 on AMD's, 160 on gfx950 (LLVM, AMDGPU target).
+Not yet run on a GPU. Chosen by compiling with Triton 3.7.1 for sm_75 to sm_120 and gfx90a to
+gfx1201 and reading what a kernel takes: shared memory, registers, what it spills. In bfloat16 the
+first choices spill under 100 bytes a lane from sm_80 on and nothing on AMD's, except that at width
+128 the gradients spill 26 and 134 registers on gfx1100. Shared memory of a program in KiB: 64 on
+sm_75, 163 on sm_80, 99 on sm_86, sm_89 and sm_120, 227 on sm_90 and sm_100 (CUDA C++ Programming
+Guide, technical specifications); 64 on AMD's, 160 on gfx950 (LLVM, AMDGPU target).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ SCALAR = ((32, 32, 4, 1),)
 # AMD's own Triton kernels for attention load in one stage (ROCm/aiter). Each of a program's waves
 # holds all of a step's tiles in registers: RDNA spills steps longer than these.
 CDNA = ((128, 64, 4, 1), (128, 64, 8, 1), (64, 64, 4, 1), (64, 32, 4, 1))
-CDNA_GRADIENTS = ((128, 32, 8, 1), (64, 64, 4, 1), (64, 32, 4, 1), (32, 32, 4, 1))
+CDNA_GRADIENTS = ((64, 64, 4, 1), (128, 32, 8, 1), (64, 32, 4, 1), (32, 32, 4, 1))
 RDNA = ((128, 16, 8, 1), (64, 16, 4, 1), (64, 32, 8, 1), (32, 16, 4, 1))
 RDNA_GRADIENTS = ((64, 16, 8, 1), (128, 16, 8, 1), (64, 16, 4, 1), (32, 16, 4, 1))
 
