@@ -286,8 +286,8 @@ def orthogonalize(g_NRS):
     if tall:  # the products below are then the small ones
         x = x.mT
     for a, b, c in POLAR_EXPRESS:
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+        gram = runtime.gram(x)  # x @ x.mT, of which a GPU computes one triangle
+        x = a * x + runtime.gram(gram, alpha=c, add=gram, beta=b) @ x  # a + b gram + c gram^2
     return (x.mT if tall else x).float()
 
 
