@@ -45,5 +45,6 @@ def _block(q: Tensor, k: Tensor, v: Tensor, window: int, start: int, end: int) -
     query = torch.arange(start, end, device=q.device)[:, None]
     key = torch.arange(first, end, device=q.device)[None, :]
     hidden = (key > query) | (query - key > window)
-    scores = (scores.float() * q.shape[-1] ** -0.5).masked_fill(hidden, -torch.inf)
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    scores = (scores.to(wide) * q.shape[-1] ** -0.5).masked_fill(hidden, -torch.inf)
     return torch.softmax(scores, dim=-1).to(v.dtype) @ v[:, :, first:end]

@@ -12,7 +12,7 @@ import torch
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from backends import attention as attentions
-from backends.attention import block_local, fa3, flex, reference, sdpa
+from backends.attention import block_local, dense, fa3, flex, reference, sdpa
 from backends.errors import AttentionUnavailable
 from backends.hardware import Hardware
 
@@ -27,7 +27,11 @@ SHAPES = [
     (2, 300, 6, 2, 8),
     (1, 513, 2, 1, 8),
 ]
-IMPLEMENTATIONS = {"block_local": block_local.attention, "sdpa": sdpa.attention}
+IMPLEMENTATIONS = {
+    "block_local": block_local.attention,
+    "dense": dense.attention,
+    "sdpa": sdpa.attention,
+}
 
 
 def windows(length: int) -> list[int | None]:
@@ -49,7 +53,7 @@ def assert_close(mine: torch.Tensor, truth: np.ndarray, tolerance: float, what: 
     assert largest <= tolerance, f"{what}: largest difference {largest:.3g} at {worst}"
 
 
-def dense(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None) -> torch.Tensor:
+def textbook(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None) -> torch.Tensor:
     """The textbook formula in torch, whose gradients autograd makes."""
     group = q.shape[2] // k.shape[2]
     k, v = k.repeat_interleave(group, 2), v.repeat_interleave(group, 2)
@@ -57,6 +61,20 @@ def dense(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None)
     i, j = torch.arange(q.shape[1])[:, None], torch.arange(q.shape[1])[None, :]
     hidden = (j > i) if window is None else (j > i) | (i - j > window)
     return torch.einsum("bhij,bjhd->bihd", scores.masked_fill(hidden, -torch.inf).softmax(-1), v)
+
+
+def test_dense_blocks_are_few_and_long_rows_left_to_the_fused_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+    block = dense._block
+    monkeypatch.setattr(dense, "_block", lambda *a: seen.append(a[-2:]) or block(*a))
+    q = torch.randn(1, 2048, 1, 8)
+    dense.attention(q, q, q, 500)
+    assert seen == [(start, start + 256) for start in range(0, 2048, 256)]
+    seen.clear()
+    dense.attention(q, q, q, None)
+    assert seen == []
 
 
 def test_the_window_is_inclusive() -> None:
@@ -70,7 +88,7 @@ def test_the_reference_is_the_textbook_formula_with_its_gradients(shape: tuple[i
     q, k, v, dy = arrays(shape)
     for window in windows(shape[1]):
         leaves = [torch.tensor(a, requires_grad=True) for a in (q, k, v)]
-        y = dense(*leaves, window)
+        y = textbook(*leaves, window)
         y.backward(torch.tensor(dy))
         assert_close(y, reference.attention(q, k, v, window), 1e-12, f"y, window {window}")
         truth = reference.gradients(q, k, v, window, dy)
@@ -172,7 +190,7 @@ def fake_flash(calls: list[dict], fails: bool = False):
             )
         calls.append({"causal": causal, "window_size": window_size, "key_heads": k.shape[2]})
         left = window_size[0] if window_size[0] >= 0 else None
-        return dense(q, k, v, left), torch.zeros(1)
+        return textbook(q, k, v, left), torch.zeros(1)
 
     return flash_attn_func
 
@@ -284,5 +302,5 @@ def test_full_causal_and_windows_agree_where_they_meet() -> None:
     q, k, v, _ = (torch.tensor(a) for a in arrays((1, 200, 2, 2, 8)))
     whole = sdpa.attention(q, k, v, None)
     for function in IMPLEMENTATIONS.values():
-        assert torch.equal(function(q, k, v, 199), whole)
+        torch.testing.assert_close(function(q, k, v, 199), whole, rtol=0, atol=1e-12)
         assert not torch.allclose(function(q, k, v, 198), whole)
