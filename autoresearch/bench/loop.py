@@ -77,9 +77,12 @@ def decided_at(folder: Path, count: int, backend: str, on_event: OnEvent) -> dic
         for line in process.stdout or ():
             event = json.loads(line)
             error = event.get("error", {}).get("message", error)
+            if event.get("event") == "phase":
+                on_event("phase", {"phase": f"loop: trial {len(times)}: {event['phase']}"})
             if event.get("event") == "decided":
                 times[event["trial"]["id"]] = time.monotonic()
-                on_event("progress", {"task": "loop: trials", "done": len(times), "total": count})
+                done = {"task": "loop: trials", "done": len(times), "total": count + 1}
+                on_event("progress", done)
     if process.returncode != 0:
         what = error or f"it ended with status {process.returncode}"
         raise CandidateError(f"`autoresearch run` failed: {what}", "is the machine idle?")
