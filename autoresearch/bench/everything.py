@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PRESET = "cpu-tinystories"  # works on any machine; the embedded corpus in place of its own
 LONG = Size(seq_len=2048, step_tokens=8192, rows=1)
 TEXT = tokenizer.Text(text_bytes=8_000_000)
-MFU_SECONDS, LOOP_SECONDS, LOOP_TRIALS = 5.0, 5.0, 3
+MFU_SECONDS, LOOP_SECONDS, LOOP_TRIALS = 4.0, 4.0, 3
 
 
 def measure(selection: Selection, repeats: int, on_event: OnEvent = silent) -> list[Report]:
@@ -39,8 +39,8 @@ def measure(selection: Selection, repeats: int, on_event: OnEvent = silent) -> l
     backend, preset, demo = selection.hardware.backend, load_preset(PRESET), load_preset("demo")
     on_this = functools.partial(_reported, repeats, on_event)
     return [
-        on_this("training", training.measure, selection, Size()),
-        on_this("training", training.measure, selection, LONG, eager=False),
+        on_this("training T256", training.measure, selection, Size()),
+        on_this("training T2048", training.measure, selection, LONG, eager=False),
         on_this("mfu", mfu.measure, demo, [backend], MFU_SECONDS),
         on_this("attention", attention.measure, selection, attention.Layer()),
         on_this("loss", loss.measure, selection, loss.Head()),

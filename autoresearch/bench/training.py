@@ -85,7 +85,9 @@ def measure(
         ratios.append(Ratio.of(f"MFU of {name}", [flops * r for r in rates], peaks))
     about = {"backend": selection.hardware.backend, **asdict(size)}
     notes = (f"{OURS}: {ready[OURS]['policy']}",)
-    return Report("training", about, tuple(figures), tuple(ratios), notes, failures)
+    return Report(
+        f"training T{size.seq_len}", about, tuple(figures), tuple(ratios), notes, failures
+    )
 
 
 def _block_steps(worker: Worker) -> int:

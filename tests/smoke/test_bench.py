@@ -172,7 +172,7 @@ def test_rates_ratios_and_mfu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ratios[f"{OURS} / {PLAIN}"] == 2.0
     assert ratios[f"MFU of {OURS}"] == pytest.approx(4096 * 1000 / 1e7)
     assert report.failures == {"plain fp32 + compile": "no compiler"}
-    assert report.about["seq_len"] == 256
+    assert report.subject == "training T256" and report.about["seq_len"] == 256
 
 
 def test_a_process_that_fails_says_why() -> None:
