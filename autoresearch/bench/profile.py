@@ -3,8 +3,8 @@
 What a step does is told apart by when it happens (feed, model, optimizer: `run.batches`, what
 `runtime.backward` returns, all else) and, within the model, by the names that torch's profiler has
 for operators and kernels. What names don't tell is "rest": norms, RoPE, embeddings, copies, and of
-the loss and of attention what the compiler fused with those. On MLX, which has no such profiler,
-the model is one part.
+the loss and of attention what the compiler fused with those. Attention that is written as matrix
+products counts as such. On MLX, which has no such profiler, the model is one part.
 """
 
 from __future__ import annotations
@@ -82,8 +82,9 @@ def measure(preset: Preset, backend: str, on_event: OnEvent = silent) -> Report:
     ]
     notes = (
         f"{found['steps']} steps in {found['seconds']:.2f} s; the profiler itself takes a part",
-        "optimizer: all outside feed and model, with its matrix products; the loss' are among the "
-        "model's; rest: norms, RoPE, embeddings, copies, and what the compiler fused with them",
+        "optimizer: all outside feed and model, with its matrix products; those of the loss, and "
+        "of attention that is written as products, are among the model's; rest: norms, RoPE, "
+        "embeddings, copies, and what the compiler fused with them",
     )
     return Report("profile", {"backend": backend, "preset": preset.name}, tuple(figures), (), notes)
 
