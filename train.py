@@ -283,11 +283,25 @@ def orthogonalize(g_NRS):
     norm_N11 = g_NRS.square().sum(dim=(-2, -1), keepdim=True).sqrt()
     x = (g_NRS / (norm_N11 * 1.02 + 1e-6)).to(wide_dtype)
     tall = x.size(-2) > x.size(-1)
-    if tall:  # the products below are then the small ones
+    if tall:  # the squares below are then the small ones
         x = x.mT
-    for a, b, c in POLAR_EXPRESS:
-        gram = runtime.gram(x)  # x @ x.mT, of which a GPU computes one triangle
-        x = a * x + runtime.gram(gram, alpha=c, add=gram, beta=b) @ x  # a + b gram + c gram^2
+    R, S = x.shape[-2:]
+    one_RR = torch.eye(R, dtype=x.dtype, device=x.device)
+    # A step is x <- p x with p = a + b G + c G^2 and G = x x^T. As p and G commute, two of them are
+    # p2 p1 x, where G <- p1 G p1 between them: cheaper where x is long. Not more than two and not
+    # the first, which is the largest: bf16 would lose the small singular values in G.
+    together = 2 if S >= 2 * R else 1
+    rest = POLAR_EXPRESS[1:]
+    pairs = [rest[i : i + together] for i in range(0, len(rest), together)]
+    for steps in [POLAR_EXPRESS[:1], *pairs]:
+        gram_NRR, product_NRR = runtime.gram(x), one_RR
+        for k, (a, b, c) in enumerate(steps):
+            square = runtime.gram(gram_NRR, alpha=c, add=gram_NRR, beta=b)  # b G + c G^2
+            p_NRR = square + a * one_RR
+            product_NRR = p_NRR @ product_NRR if k else p_NRR
+            if k + 1 < len(steps):
+                gram_NRR = p_NRR @ gram_NRR @ p_NRR
+        x = product_NRR @ x
     return (x.mT if tall else x).float()
 
 

@@ -41,7 +41,7 @@ class Size:
     vocab: int = 2048
     step_tokens: int = 4096
     pattern: str = "SSSL"
-    rows: int = 4
+    rows: int = 8
     head_dim: int = 64
 
     def check(self) -> None:

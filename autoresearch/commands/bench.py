@@ -146,7 +146,7 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
         names = ("depth", "width", "seq_len", "vocab", "step_tokens", "pattern")
         sizes = {name: given.pop(name) for name in names}
-        rows = given.pop("rows") or max(1, min(1024, sizes["step_tokens"]) // sizes["seq_len"])
+        rows = given.pop("rows") or max(1, min(2048, sizes["step_tokens"]) // sizes["seq_len"])
         size = Size(**sizes, rows=rows)
         size.check()
         return function(**given, size=size)
@@ -154,7 +154,7 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     decorated: Any = call
     whole = click.IntRange(1)
     for option in (
-        click.option("--rows", type=whole, help="Of a pass of train.py.  [default: 1,024 tokens]"),
+        click.option("--rows", type=whole, help="Of a pass of train.py.  [default: 2,048 tokens]"),
         click.option("--pattern", default="SSSL", show_default=True, help="As WINDOW_PATTERN."),
         click.option(
             "--step-tokens",
