@@ -43,7 +43,7 @@ def test_results_are_written_and_compared(
     file = tmp_path / "results.json"
     command = ["bench", "training", "--depth", "2", "--repeats", "2"]
     assert cli.run([*command, "--output", str(file)]) == 0
-    assert measured["size"].depth == 2 and measured["size"].rows == 4 and measured["repeats"] == 2
+    assert measured["size"].depth == 2 and measured["size"].rows == 8 and measured["repeats"] == 2
     out = capsys.readouterr().out
     assert "train.py / plain" in out and "2 to 2.2" in out and "a note" in out
     conditions = json.loads(file.read_text())["conditions"]
