@@ -19,7 +19,7 @@ from backends.attention.sdpa import full_causal, heads_first
 # unrolls them, so long rows get wider ones.
 BLOCK, MANY_BLOCKS = 128, 8
 # Beyond so many keys in sight of a query the scores leave the cache, and the fused kernel wins.
-MOST_KEYS = 1024
+MOST_KEYS = 512
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
