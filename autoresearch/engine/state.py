@@ -84,8 +84,11 @@ class State:
         """Every program tried, by the hash of what it says, with the trial that tried it first."""
         found: dict[str, int] = {}
         for trial in self.trials.values():
-            # Nothing was concluded of a noisy trial: it may be tried again.
-            if trial.diff_hash and trial.status is not TrialStatus.NOISY:
+            # Nothing was concluded of a noisy trial, nor of what something else killed (the system
+            # where memory ran out, say): it may be tried again.
+            last = trial.replicates[-1].failure if trial.replicates else None
+            killed = last is not None and last.kind == "killed"
+            if trial.diff_hash and trial.status is not TrialStatus.NOISY and not killed:
                 found.setdefault(trial.diff_hash, trial.id)
         return found
 

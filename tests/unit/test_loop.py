@@ -195,6 +195,15 @@ def test_a_disturbed_run_is_made_again_and_then_noisy(make_loop):
     assert trials[1].diff_hash not in loop.state.seen
 
 
+@pytest.mark.parametrize(("kind", "known"), [("killed", False), ("nan", True)])
+def test_what_was_killed_from_outside_may_be_tried_again(make_loop, kind, known):
+    broken = f'VALUE = 0.5\ncrash = "{kind}"\n'
+    loop = make_loop()
+    _, trials = run(loop, broken)
+    assert trials[1].status is TrialStatus.CRASH
+    assert (trials[1].diff_hash in loop.state.seen) is known
+
+
 def test_a_champion_that_is_disturbed_whenever_it_runs_makes_a_trial_noisy(make_loop):
     runs = []
 
