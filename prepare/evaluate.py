@@ -17,8 +17,8 @@ from prepare.score import Score, Tally, rows_per_question
 # Takes questions, each (n, L) int32 tokens, and yields for each its logits (n, L, V).
 Ask = Callable[[list[np.ndarray]], Iterator[np.ndarray]]
 
-# Rows that are asked again in changed form, in as many questions as they fill, though at least
-# three and, beyond those, a quarter of all.
+# Rows that are asked again in changed form, in as many questions as they fill: at least three, and
+# beyond those at most a quarter of all.
 PROBED_ROWS, PROBED_BATCHES, PROBED_SHARE = 48, 3, 4
 
 

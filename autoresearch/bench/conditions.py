@@ -1,6 +1,6 @@
 """Under which conditions something was measured.
 
-with Conditions(selection) as conditions: ...
+with Conditions(selection.hardware) as conditions: ...
 conditions.to_dict()     # machine, versions, threads, load at the start and at the end
 """
 
@@ -18,7 +18,7 @@ import psutil
 from autoresearch.neighbours import Neighbours
 
 if TYPE_CHECKING:
-    from backends import Selection
+    from backends.hardware import Hardware
 
 PACKAGES = ("autoresearch", "torch", "mlx", "triton", "numpy", "tiktoken", "rustbpe")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "GOMP_SPINCOUNT")
@@ -27,8 +27,8 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "GOMP_SPINCOUNT")
 class Conditions:
     """Looks at the machine when it is entered and when it is left."""
 
-    def __init__(self, selection: Selection) -> None:
-        self._hardware = selection.hardware
+    def __init__(self, hardware: Hardware) -> None:
+        self._hardware = hardware
         self._watch = Neighbours()
 
     def __enter__(self) -> Conditions:

@@ -15,7 +15,7 @@ from autoresearch.options import BACKENDS, SECONDS, NearChoice, backend_option, 
 if TYPE_CHECKING:
     from autoresearch.bench.samples import Report
     from autoresearch.bench.variants import Size
-    from autoresearch.console import OnEvent
+    from autoresearch.console import OnEvent, Output
     from backends import Selection
 
 PRESET = click.option(
@@ -84,18 +84,64 @@ def run(
     import backends
     from autoresearch.bench import results
     from autoresearch.bench.conditions import Conditions
-    from autoresearch.console import Output, looking, to_json
+    from autoresearch.console import Output, looking
 
     out = Output(json_mode)
-    before = results.read(against) if against else None
+    before = _before_measuring(output, against)
     with out.progress() as on_event:
         with looking(on_event):
             selection = backends.make_ready(backend)
-        with Conditions(selection) as conditions:
+        with Conditions(selection.hardware) as conditions:
             reports = measure(selection, repeats, on_event)
-    document = results.to_document(reports, conditions.to_dict())
+    _report(out, results.to_document(reports, conditions.to_dict()), before, output, against)
+
+
+def run_on_host(
+    measure: Callable[[int, OnEvent], Report],
+    *,
+    repeats: int,
+    output: Path | None,
+    against: Path | None,
+    json_mode: bool,
+) -> None:
+    """As `run`, for what no framework takes part in: nothing is probed or compiled for it."""
+    from autoresearch.bench import results
+    from autoresearch.bench.conditions import Conditions
+    from autoresearch.console import Output
+    from backends.hardware import detect
+
+    out = Output(json_mode)
+    before = _before_measuring(output, against)
+    with out.progress() as on_event, Conditions(detect()[0]) as conditions:
+        report = measure(repeats, on_event)
+    _report(out, results.to_document([report], conditions.to_dict()), before, output, against)
+
+
+def _before_measuring(output: Path | None, against: Path | None) -> dict[str, Any] | None:
+    """The results to compare with; what is wrong with either file is said now, not in minutes."""
+    from autoresearch.bench import results
+    from prepare.cache import writable_folder
+
     if output is not None:
-        output.write_text(to_json(document, indent=1) + "\n", encoding="utf-8")
+        writable_folder(output.parent, "name another file with --output")
+    return results.read(against) if against else None
+
+
+def _report(
+    out: Output,
+    document: dict[str, Any],
+    before: dict[str, Any] | None,
+    output: Path | None,
+    against: Path | None,
+) -> None:
+    """Show, write and compare; ends with the exit code of a regression or of a failure."""
+    from autoresearch.bench import results
+    from autoresearch.console import to_json
+    from prepare.cache import explained
+
+    if output is not None:
+        with explained(output, "name another file with --output"):
+            output.write_text(to_json(document, indent=1) + "\n", encoding="utf-8")
     compared = results.compare(document, before) if before else []
     regressed = any(line.regressed for line in compared)
     _show(out, document, compared, against)
@@ -104,7 +150,7 @@ def run(
     out.result({**document, "compared": [vars(line) for line in compared]}, then=then)
     if regressed:
         click.get_current_context().exit(REGRESSED)
-    if not any(report.figures for report in reports):
+    if not any(report["figures"] for report in document["reports"]):
         click.get_current_context().exit(FAILED)
 
 
@@ -244,7 +290,7 @@ def feed(corpus_bytes: int, report_options: dict[str, Any]) -> None:
     from autoresearch.bench import feed as subject
 
     stream = subject.Stream(corpus_bytes=corpus_bytes)
-    run(lambda _, *how: [subject.measure(stream, *how)], None, **report_options)
+    run_on_host(functools.partial(subject.measure, stream), **report_options)
 
 
 @command.command("tokenizer")
@@ -255,7 +301,7 @@ def tokenizer(text_bytes: int, report_options: dict[str, Any]) -> None:
     from autoresearch.bench import tokenizer as subject
 
     text = subject.Text(text_bytes=text_bytes)
-    run(lambda _, *how: [subject.measure(text, *how)], None, **report_options)
+    run_on_host(functools.partial(subject.measure, text), **report_options)
 
 
 @command.command("startup")

@@ -121,3 +121,12 @@ def test_sizes_reach_the_measurement(
     monkeypatch.setattr(module, "measure", measure)
     assert cli.run(["bench", *command, "--backend", "cpu", "--repeats", "3", "--json"]) == 0
     assert given == [("cpu", made, 3)]
+
+
+def test_a_file_that_can_not_be_written_is_told_before_anything_is_measured(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, measured: dict[str, Any]
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert cli.run(["bench", "training", "--output", str(tmp_path / "file" / "x.json")]) == 4
+    assert "--output" in capsys.readouterr().err
+    assert "size" not in measured
