@@ -64,6 +64,7 @@ def command(
     names = (backend,) if backend and backend != "auto" else frameworks_here()
     wanted = _wanted(out, trials)
     out.say(f"Training the demo preset on {' and '.join(names)}.")
+    out.say("Without torch.compile, which pays in minutes, not in seconds.")
     report = run_demo(place, seconds, names, out.progress)
     show(out, report)
     trained = [entry.backend for entry in report.entries if not entry.failure]
