@@ -1,0 +1,322 @@
+"""The story of a study as one JSON-ready document: what report and dashboard show.
+
+    story = Story(open_study(folder))
+    document = story()       # again and again: takes in only what the ledger gained
+
+    document["trials"]       a flat row per trial, see `rows`
+    document["steps"]        the best so far wherever it changed, with the noise around it
+    document["lineage"]      the champions that today's stands on, each effect with its interval
+    document["totals"]       what it all came to and cost
+    document["parts"]        the score ids that the study went through: scores compare inside one
+
+It is read from the ledger and from files of the trials' folders, never by running anything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from autoresearch.engine.ledger import ENVELOPE
+from autoresearch.engine.noise import Noise
+from autoresearch.engine.proposers.text import clean
+from autoresearch.engine.recheck import KIND as RECHECK
+from autoresearch.engine.state import State
+from autoresearch.engine.trial import Trial, TrialStatus
+from autoresearch.narration import together
+from autoresearch.opening import AnyStudy
+from autoresearch.report import kinds
+from autoresearch.report.effects import steps
+from autoresearch.report.rows import Rows, finite
+from autoresearch.standing import counts
+from autoresearch.study import Study, lineage
+
+DIFF_BYTES = 400_000  # of an edit that are read
+BAND = 2.0  # standard deviations of one run on either side of the best
+
+
+class Story:
+    """Tells the story of one study. Raises what opening it and the ledger can raise."""
+
+    def __init__(self, study: AnyStudy) -> None:
+        self.study = study
+        self._forget()
+
+    def _forget(self) -> None:
+        objective = self.study.task.objective
+        self.state = State()
+        self._rows = Rows(objective.direction, self._kind)
+        self._taken, self._head = 0, ""
+        self._empty = self._pauses = 0
+        self._recheck: dict[str, Any] | None = None
+        self._holdouts: dict[int, Mapping[str, Any]] = {}
+        self._told: dict[str, Any] | None = None
+
+    def __call__(self) -> dict[str, Any]:
+        """The document, as the ledger stands; the same object while nothing is new."""
+        records = self.study.ledger.records()
+        if self._taken and (
+            len(records) < self._taken or records[self._taken - 1]["hash"] != self._head
+        ):
+            self._forget()  # another ledger stands in its place
+        if self._told is None or len(records) > self._taken:
+            for record in records[self._taken :]:
+                self._take(record)
+            self._taken = len(records)
+            self._head = str(records[-1]["hash"]) if records else ""
+            self._told = self._document(records)
+        return self._told
+
+    def _take(self, record: Mapping[str, Any]) -> None:
+        kind = record.get("kind")
+        if kind == "trial":
+            fields = {name: item for name, item in record.items() if name not in ENVELOPE}
+            # The curves are nine tenths of a ledger, and nothing here shows them.
+            trial = Trial.from_dict({**fields, "curve": ()})
+            self.state.add(trial)
+            row = self._rows.take(trial)
+            for name in self._secondary:
+                row[name] = finite(trial.metrics.get(name))
+            return
+        self.state.take(record)
+        if kind == "champion":
+            self._rows.restore(int(record["trial"]))
+        elif kind == "no_proposal":
+            self._empty += 1
+        elif kind == "pause":
+            self._pauses += 1
+        elif kind == RECHECK:
+            self._recheck = {k: v for k, v in record.items() if k not in ENVELOPE}
+        elif kind == "holdout":
+            self._holdouts[int(record["trial"])] = record["run"]
+
+    @property
+    def _secondary(self) -> Mapping[str, str]:
+        """A task's further objectives: minimize or maximize by the name of the metric."""
+        return {} if isinstance(self.study, Study) else self.study.task.secondary
+
+    def _kind(self, trial: Trial) -> str:
+        if trial.parent is None:
+            return kinds.BASELINE
+        if trial.combines:
+            return kinds.COMBINATION
+        if not isinstance(self.study, Study):
+            return kinds.kind_by_size(trial.diff_stat)
+        return kinds.kind_of(edit_of(self.study, trial.id), trial.description)
+
+    def _document(self, records: list[dict[str, Any]]) -> dict[str, Any]:
+        study, state = self.study, self.state
+        objective = study.task.objective
+        noises = {score_id: state.noise(score_id) for score_id in self._rows.score_ids}
+        champion = None if state.champion is None else state.trials[state.champion]
+        headers = [r for r in records if r.get("kind") == "study"]
+        rows = self._rows.rows
+        kept = steps(state, noises, objective.direction)
+        return {
+            "tag": study.tag,
+            "kind": "pretraining" if isinstance(study, Study) else "task",
+            "metric": objective.metric,
+            "direction": objective.direction,
+            "target": objective.target,
+            "description": study.task.description,
+            "policy": study.task.policy.model_dump(mode="json"),
+            "constraints": [str(constraint) for constraint in study.task.constraints],
+            "settings": dict(study.conditions),
+            "versions": dict((headers[-1] if headers else {}).get("versions", {})),
+            "champion": None if champion is None else champion.id,
+            "best": None if champion is None else finite(champion.score),
+            "score_id": "" if champion is None else champion.score_id,
+            "baseline": rows[0]["score"] if rows and rows[0]["parent"] is None else None,
+            "parts": _parts(self._rows, noises),
+            "noise": None if champion is None else _noise(noises.get(champion.score_id)),
+            "trials": list(rows),
+            "steps": _levels(rows, self._rows.score_ids, noises),
+            "lineage": kept,
+            "machines": _machines(state.trials.values()),
+            "floor": self._floor(champion),
+            "recheck": self._recheck,
+            "secondary": dict(self._secondary),
+            "front": self._front(),
+            "holdouts": self._held_out(),
+            "phases": [
+                {"phase": phase, "status": status, "seconds": seconds}
+                for (phase, status), seconds in self._rows.spent.items()
+            ],
+            "kinds": _by_kind(rows),
+            "totals": self._totals(rows),
+        }
+
+    def _totals(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        state, kept = self.state, lineage(self.state)
+        tried = [row for row in rows if row["parent"] is not None]
+        better = -1.0 if self.study.task.objective.direction == "minimize" else 1.0
+        asked = [row for row in tried if row["proposer"]]
+        return {
+            "trials": len(tried),
+            "kept": max(0, len(kept) - 1),
+            "counts": counts(state),
+            "gain": better * together(kept) if len(kept) > 1 else 0.0,
+            "runs": sum(row["runs"] for row in rows),
+            "extra_runs": sum(row["extra_runs"] for row in rows),
+            "hours": rows[-1]["hours"] if rows else 0.0,
+            "run_seconds": sum(
+                s for (phase, _), s in self._rows.spent.items() if phase != "proposing"
+            ),
+            "seconds": sum(self._rows.spent.values()),
+            "tokens": rows[-1]["tokens_spent"] if rows else 0.0,
+            "dollars": state.dollars,
+            "dollars_unknown": sum(row["dollars"] is None for row in asked),
+            "proposer_tokens": state.tokens,
+            "tokens_unknown": sum(row["tokens_in"] is None for row in asked),
+            "no_proposals": self._empty,
+            "pauses": self._pauses,
+            "started_at": rows[0]["started_at"] if rows else "",
+            "finished_at": rows[-1]["finished_at"] if rows else "",
+        }
+
+    def _floor(self, champion: Trial | None) -> float | None:
+        """The entropy of the validation text, where a run of the champion's said it."""
+        if champion is None:
+            return None
+        for run in champion.replicates:
+            result = _result(run.details.get("run_dir"), self.study)
+            if result.get("score_id") == champion.score_id:
+                floor = result.get("floor_bpb")
+                return finite(float(floor)) if isinstance(floor, (int, float)) else None
+        return None
+
+    def _front(self) -> list[int]:
+        if isinstance(self.study, Study) or not self._secondary:
+            return []
+        from autoresearch.taskfile.views import front
+
+        objective = self.study.task.objective
+        if self.state.champion is None:
+            return []
+        score_id = self.state.trials[self.state.champion].score_id
+        same = [trial for trial in self.state.trials.values() if trial.score_id == score_id]
+        names = {objective.metric: objective.direction, **self._secondary}
+        return [trial.id for trial in front(same, names)]
+
+    def _held_out(self) -> dict[str, Any]:
+        found = {}
+        for number, run in sorted(self._holdouts.items()):
+            score = run.get("score")
+            found[str(number)] = score if isinstance(score, (int, float)) else None
+        return found
+
+
+def story_of(study: AnyStudy) -> dict[str, Any]:
+    """The document of a study, once."""
+    return Story(study)()
+
+
+def edit_of(study: AnyStudy, trial_id: int) -> str:
+    """The edit of a trial as a unified diff, from its folder alone; "" where that has none."""
+    path = study.run_folder(trial_id) / "change.diff"
+    try:
+        with path.open("rb") as file:
+            return clean(file.read(DIFF_BYTES).decode("utf-8", "replace"))
+    except OSError:  # never written, or cleaned away
+        return ""
+
+
+def edits(study: AnyStudy, trial_ids: Iterable[int]) -> dict[int, str]:
+    """The edits of trials, by id; those that git has where a folder has none."""
+    from autoresearch.engine.errors import EngineError
+
+    found = {}
+    for trial_id in trial_ids:
+        text = edit_of(study, trial_id)
+        if not text:
+            try:
+                commit = study.workspace.trial_commit(trial_id)
+                text = "" if commit is None else study.workspace.diff(f"{commit}^", commit)
+            except EngineError:  # a study whose repository is gone still has its ledger
+                text = ""
+        found[trial_id] = clean(text[:DIFF_BYTES])
+    return found
+
+
+def _parts(rows: Rows, noises: Mapping[str, Noise | None]) -> list[dict[str, Any]]:
+    first: dict[int, int] = {}
+    for row in rows.rows:
+        first.setdefault(row["part"], row["id"])
+    return [
+        {"score_id": score_id, "first": first.get(part), "noise": _noise(noises[score_id])}
+        for part, score_id in enumerate(rows.score_ids)
+    ]
+
+
+def _noise(noise: Noise | None) -> dict[str, float] | None:
+    return None if noise is None else {"sd": noise.sd, "dof": noise.dof}
+
+
+def _levels(
+    rows: list[dict[str, Any]], score_ids: list[str], noises: Mapping[str, Noise | None]
+) -> list[dict[str, Any]]:
+    """The best score wherever it changed, and at the end; low and high hold one run in 20 out."""
+    found: list[dict[str, Any]] = []
+    names = ("id", "hours", "tokens_spent", "part", "best", "idea", "gain", "confidence")
+    before = None
+    for number, row in enumerate(rows):
+        mark = row["part"], row["best"]
+        if row["best"] is None or (mark == before and number < len(rows) - 1):
+            continue
+        noise = noises.get(score_ids[row["part"]]) if score_ids else None
+        around = BAND * noise.sd if noise else 0.0
+        step = {name: row[name] for name in names}
+        kept = row["status"] == TrialStatus.KEEP.value
+        step |= {"low": row["best"] - around, "high": row["best"] + around, "kept": kept}
+        found.append(step)
+        before = mark
+    return found
+
+
+def _machines(trials: Iterable[Trial]) -> list[dict[str, Any]]:
+    """What the runs were made on and how: each combination with the trials it made."""
+    found: dict[str, dict[str, Any]] = {}
+    for trial in trials:
+        run = trial.replicates[0] if trial.replicates else None
+        if run is None or not trial.tier:
+            continue
+        stated = run.details.get("conditions")
+        conditions = {k: v for k, v in (stated or {}).items() if v not in (None, "")}
+        facts = {
+            "hardware_id": trial.hardware_id,
+            "backend": trial.backend,
+            "tier": trial.tier,
+            "conditions": conditions,
+        }
+        if run.failure is not None and not conditions:
+            continue  # what died early knows less of where it ran
+        key = json.dumps(facts, sort_keys=True, default=str)
+        found.setdefault(key, {**facts, "trials": 0})["trials"] += 1
+    return list(found.values())
+
+
+def _by_kind(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tries and keeps by kind, and the best gain that was kept; the most tried first."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["parent"] is None:
+            continue
+        kind = found.setdefault(row["kind"], {"kind": row["kind"], "tried": 0, "gain": 0.0})
+        kind["tried"] += 1
+        kind[row["status"]] = kind.get(row["status"], 0) + 1
+        if row["status"] == TrialStatus.KEEP.value:
+            kind["gain"] += row["gain"] or 0.0
+    return sorted(found.values(), key=lambda kind: (-kind["tried"], kind["kind"]))
+
+
+def _result(run_dir: object, study: AnyStudy) -> dict[str, Any]:
+    """What the harness wrote of a run; {} where it is gone or no JSON."""
+    if not isinstance(run_dir, str) or not run_dir:
+        return {}
+    path = study.runs.parent / run_dir / "result.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
