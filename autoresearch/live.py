@@ -77,6 +77,8 @@ def extent(document: Mapping[str, Any]) -> str:
         words.append(f"{document['tokens']:,} of {limits['tokens']:,} tokens")
     if "seconds_left" in pace:
         words.append(f"about {duration(pace['seconds_left'])} left")
+    if document.get("asked"):
+        words.append(f"asked to {document['asked']} after this trial")
     return ", ".join(filter(None, words))
 
 

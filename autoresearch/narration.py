@@ -33,6 +33,7 @@ LOOP_EVENTS = (
     "decided",
     "no_proposal",
     "pause",
+    "held",
     "warning",
     "phase",
 )
@@ -238,6 +239,9 @@ class _Narrator:
             words = f"pausing for {duration(data['seconds'])}"
             self._out.say(f"{words}: {one_line(str(data['reason']), 500)}")
             self._live("phase", {"phase": words})
+        elif name == "held":
+            self._out.say("paused: somebody asked for it, and may resume it")
+            self._live("phase", {"phase": "paused"})
         elif name == "warning":
             self._out.warn(str(data["message"]))
         elif name == "proposing":

@@ -33,6 +33,7 @@ from autoresearch.pretraining import thin
 
 WRITE_EVERY = 2.0  # seconds between two notes of a run's progress; a new phase is told at once
 CURVE_POINTS = 120
+HELD = "paused until somebody resumes it"
 _PROGRESS = (
     "step",
     "loss",
@@ -100,6 +101,8 @@ class Now:
                 facts.pop(part, None)
             until = time.strftime("%H:%M:%S", time.localtime(now + float(data["seconds"])))
             facts["phase"] = f"paused until {until}: {data['reason']}"
+        elif name == "held":
+            facts["phase"] = HELD
         elif name == "warning":
             facts.setdefault("trial", {"since": now})["warning"] = str(data.get("message", ""))
         elif name in ("decided", "no_proposal"):

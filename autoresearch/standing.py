@@ -36,21 +36,22 @@ class Look:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._study = open_study(folder)
+        self.study = open_study(folder)
+        self.state = State()
         self._known: tuple[tuple[str, str], dict[str, Any]] | None = None
 
     def __call__(self) -> dict[str, Any]:
         """The document, as things are now."""
-        study = self._study
+        study = self.study
         headers = study.ledger.records("study")
         if not headers or headers[-1]["tag"] != study.tag:
             # Whoever begins a study names it.
-            study = self._study = open_study(self._folder)
-        state = study.state
+            study = self.study = open_study(self._folder)
         records = study.ledger.records()
         mark = (study.tag, str(records[-1]["hash"]) if records else "")
         if self._known is None or self._known[0] != mark:
-            self._known = mark, recorded(study, state)
+            self.state = study.state
+            self._known = mark, recorded(study, self.state)
         running, killed = _writer(study)
         now = read_now(study.now_file) if running or killed else {}
         at = time.time()
@@ -60,7 +61,8 @@ class Look:
             "running": running,
             "killed": killed,
             "now": now,
-            "pace": pace(state, now, at) if running else {},
+            "asked": study.control.asked() if running and "loop" in now else "",
+            "pace": pace(self.state, now, at) if running else {},
         }
 
 

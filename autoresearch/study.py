@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from autoresearch.engine.control import Control
 from autoresearch.engine.git import open_repository
 from autoresearch.engine.holder import Claim
 from autoresearch.engine.ledger import Ledger, export_tsv
@@ -36,13 +37,16 @@ from autoresearch.engine.workspace import OWN_FOLDER, Workspace
 from autoresearch.now import Now
 from autoresearch.pretraining import ARTIFACT, RULES, Pretraining
 from autoresearch.search_space import HINTS, validity
+from autoresearch.settings_file import read_part
 from autoresearch.task_table import read_task
+from autoresearch.weights import Keeping, settle
 from prepare.errors import EnvironmentProblem, UsageError
 from prepare.settings import FILE_NAME, Settings
 
 LEDGER_NAME = "results.jsonl"
 TSV_NAME = "results.tsv"
 PROGRAM_NAME = "program.md"
+CONTROL_NAME = "control.json"
 BRANCH_PREFIX = "autoresearch/"
 # What a run leaves that is worth its disk for a champion only.
 LARGE_FILES = ("weights.safetensors", "row_nats.npy")
@@ -110,6 +114,7 @@ class Study:
         if refuse_edits:
             unopened = Workspace(study.root, study.tag, open_repository(study.root))
             unopened.refuse_uncommitted(study.task)
+        _ = study.keeping  # what is wrong there is told now
         sandbox = _sandbox(options.sandbox)
         Workspace.open(study.root, study.tag, create=True)
         with study._claim():
@@ -119,6 +124,7 @@ class Study:
             with study._loop:
                 study._write_header(options)
                 study._after_decision()
+                study._settle_weights(sweep=True)
                 try:
                     yield study
                 finally:
@@ -186,6 +192,16 @@ class Study:
         """Where the runs of one trial are."""
         return self.runs / f"{trial_id:04d}"
 
+    @property
+    def weights(self) -> Path:
+        """Where the weights of champions are kept; see `autoresearch.weights`."""
+        return self.root / OWN_FOLDER / "weights" / self.tag
+
+    @cached_property
+    def keeping(self) -> Keeping:
+        """Whose weights are kept. Raises UsageError."""
+        return read_part(self.root / FILE_NAME, "weights", Keeping)
+
     def proposer(self, name: str, options: Mapping[str, Any]) -> Proposer:
         """The proposer of that name, `search` with what is known about train.py's constants.
 
@@ -231,6 +247,7 @@ class Study:
             prune=options.prune,
             frontier=options.frontier,
             combine=options.combine,
+            control=self.control,
         )
 
     # -- what is written beside the ledger -------------------------------------------------------
@@ -244,6 +261,11 @@ class Study:
         """Where the running loop says what it is at; see `autoresearch.now`."""
         return self.root / OWN_FOLDER / "now.json"
 
+    @property
+    def control(self) -> Control:
+        """What is asked of the running loop from outside."""
+        return Control(self.now_file.with_name(CONTROL_NAME))
+
     @cached_property
     def _now(self) -> Now:
         return Now(self.now_file)
@@ -252,6 +274,8 @@ class Study:
         self._now.take(name, data)
         if name == "decided":
             self._after_decision()
+            if data["trial"]["status"] == TrialStatus.KEEP.value:
+                self._settle_weights()
         self.on_event(name, data)
         if name in ("begin", "decided"):
             self._warn_of_constraints()
@@ -270,6 +294,10 @@ class Study:
         write_text(self.root / TSV_NAME, export_tsv(self.state.trials.values()))
         source = self.workspace.read(self.workspace.champion_commit, ARTIFACT)
         write_text(self._champion_file, source.decode("utf-8", "replace"))
+
+    def _settle_weights(self, sweep: bool = False) -> None:
+        for problem in settle(self, sweep):
+            self.on_event("warning", {"message": problem})
 
     def _set_strange_tsv_aside(self) -> None:
         """An agent that keeps upstream's table by itself must not lose it to ours."""

@@ -28,6 +28,7 @@ from autoresearch.engine.combining import (
     best_combination,
     near_misses,
 )
+from autoresearch.engine.control import PAUSE, STOP, Control
 from autoresearch.engine.errors import StudyStopped
 from autoresearch.engine.frontier import start_of
 from autoresearch.engine.judging import Judge
@@ -57,7 +58,8 @@ class Loop:
     large_files: globs of what a run leaves that is worth its disk for a champion only. prune: stop
     a candidate's first run when it can't catch up with the champion any more. frontier: of so many
     of the best programs that were champion a proposer gets one to edit. combine: try near-misses
-    together as soon as there are three that aren't all too small.
+    together as soon as there are three that aren't all too small. control: what is asked of it from
+    outside while it runs.
     """
 
     task: Task
@@ -76,6 +78,7 @@ class Loop:
     prune: bool = False
     frontier: int = 1
     combine: bool = False
+    control: Control = field(default_factory=Control)
     state: State = field(default_factory=State)
     stop_asked: bool = False
     ends_at: float | None = None  # by `clock`, while `run` has hours to keep to
@@ -170,6 +173,7 @@ class Loop:
         Returns why it ended.
         """
         trials_before = self.state.next_id
+        self.control.clear()
         self.ends_at = None if budget.hours is None else self.clock() + budget.hours * 3600
         limits = budget.model_dump(exclude_none=True)
         self.say("begin", {"limits": limits, "trials_before": trials_before})
@@ -178,6 +182,7 @@ class Loop:
             proposer.observe(trial)
         empty = 0
         while True:
+            self._wait_while_paused()
             reason = self._spent(budget, trials_before)
             if reason:
                 return reason
@@ -216,7 +221,7 @@ class Loop:
 
     def _spent(self, budget: Budget, trials_before: int) -> str:
         """Which limit is reached, or the target, or ""."""
-        if self.stop_asked:
+        if self._stops:
             return "asked to stop"
         champion, objective = self.state.champion, self.task.objective
         if champion is not None and objective.reached(self.state.trials[champion].score):
@@ -234,12 +239,25 @@ class Loop:
         """Until the hours that were given are over; infinite where none were."""
         return math.inf if self.ends_at is None else self.ends_at - self.clock()
 
+    @property
+    def _stops(self) -> bool:
+        return self.stop_asked or self.control.asked() == STOP
+
+    def _wait_while_paused(self) -> None:
+        """Wait as long as somebody wants it to; hours that were given go by meanwhile."""
+        held = False
+        while self.control.asked() == PAUSE and not self.stop_asked and self.seconds_left > 0:
+            if not held:
+                self.say("held", {})
+            held = True
+            self.sleep(1.0)
+
     def _pause(self, seconds: float, reason: str) -> None:
         """Wait, unless the loop is asked to stop or its hours are over first."""
         seconds = max(0.0, min(seconds, self.seconds_left))
         self.say("pause", {"seconds": seconds, "reason": reason})
         for _ in range(math.ceil(seconds)):
-            if self.stop_asked or self.seconds_left <= 0:
+            if self._stops or self.seconds_left <= 0:
                 return
             self.sleep(1.0)
 
@@ -251,7 +269,7 @@ class Loop:
         the champion fails again and again and there are no hours to wait for.
         """
         why, failed = crashing(self.state, latest), 0
-        while why and not self.stop_asked and self.seconds_left > 0:
+        while why and not self._stops and self.seconds_left > 0:
             if failed >= MOST_TIMES and self.ends_at is None:
                 raise StudyStopped(
                     f"{why}, {failed} times in a row",
@@ -262,7 +280,7 @@ class Loop:
             self.ledger.append(record)
             self.state.take(record)
             self._pause(seconds, f"{why}; then the champion is run, to see that it still does")
-            if self.stop_asked or self.seconds_left <= 0:
+            if self._stops or self.seconds_left <= 0:
                 return
             champion = self._judge.champion
             seeds = (champion.replicates[0].seed,)

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.engine.asking import digest_of
+from autoresearch.engine.control import Control
 from autoresearch.engine.errors import TaskError
 from autoresearch.engine.ledger import Ledger, export_tsv
 from autoresearch.engine.loop import Loop
@@ -41,6 +42,7 @@ from autoresearch.engine.trial import Replicate, Trial, TrialStatus
 from autoresearch.engine.workspace import Workspace
 from autoresearch.now import Now
 from autoresearch.study import (
+    CONTROL_NAME,
     LEDGER_NAME,
     TSV_NAME,
     Options,
@@ -215,6 +217,11 @@ class TaskStudy:
         """Where the running loop says what it is at; see `autoresearch.now`."""
         return self.place.work / "now.json"
 
+    @property
+    def control(self) -> Control:
+        """What is asked of the running loop from outside."""
+        return Control(self.now_file.with_name(CONTROL_NAME))
+
     @cached_property
     def _now(self) -> Now:
         return Now(self.now_file)
@@ -257,6 +264,7 @@ class TaskStudy:
             on_event=self._event,
             frontier=self._options.frontier,
             combine=self._options.combine,
+            control=self.control,
         )
 
     def _program(self) -> Program:
