@@ -67,9 +67,10 @@ class Rows:
             "score": finite(trial.score),
             "best": self._best(),
             "delta": finite(trial.delta),
-            "gain": None if finite(trial.delta) is None else self._better * (trial.delta or 0.0),
+            "gain": self._gain(trial.delta),
             "confidence": finite(trial.confidence),
             "predicted": finite(trial.predicted),
+            "predicted_gain": self._gain(trial.predicted),
             "started_at": trial.started_at,
             "finished_at": trial.finished_at,
             "hours": self._hours,
@@ -119,6 +120,10 @@ class Rows:
                     self._levels.setdefault((owner, score_id), statistics.fmean(known))
         if trial.status is TrialStatus.KEEP:
             self._champion = trial.id
+
+    def _gain(self, delta: float | None) -> float | None:
+        known = finite(delta)
+        return None if known is None else self._better * known
 
     def _best(self) -> float | None:
         if self._champion is None:

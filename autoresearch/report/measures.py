@@ -1,0 +1,295 @@
+"""Charts of what lies behind the score: effects, kinds of tries, time, speed, predictions.
+
+Each function takes a story and gives a Chart, or None where the study has nothing of the kind.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autoresearch.narration import duration
+from autoresearch.report.chart import Chart, Column, axis, spec
+from autoresearch.report.looks import COLOURS, KEPT, POINT, status, tip
+
+Story = Mapping[str, Any]
+Row = Mapping[str, Any]
+MOST_EFFECTS = 40  # kept ideas in one chart, the largest
+PHASES = ("proposing", "startup", "import", "build", "warmup", "training", "scoring", "other")
+ZERO = {"data": {"values": [{"zero": 0}]}, "mark": {"type": "rule", "style": "guide"}}
+
+
+def effects(story: Story) -> Chart | None:
+    """What each kept idea brought, with its 95% interval."""
+    kept = [step for step in story["lineage"][1:] if step["gain"] is not None]
+    if not kept:
+        return None
+    shown = sorted(sorted(kept, key=lambda s: -abs(s["gain"]))[:MOST_EFFECTS], key=_id)
+    rows = [{**step, "label": f"{step['id']}  {step['idea']}"} for step in shown]
+    y = {"field": "label", "type": "nominal", "sort": None, "axis": axis("", labelLimit=300)}
+    x = {"type": "quantitative", "axis": axis(f"gain in {story['metric']}, with its 95% interval")}
+    shown_tip = tip(
+        "trial|id|d", "idea", "gain|gain|+.6f", "from|low|+.6f", "to|high|+.6f",
+        "confidence of the decision|confidence|.1%", "why|reason",
+    )  # fmt: skip
+    layers = [
+        {**ZERO, "encoding": {"x": {"field": "zero", "type": "quantitative"}}},
+        {
+            "data": {"name": "effects"},
+            "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
+            "mark": {"type": "rule", "color": KEPT, "strokeWidth": 2.5, "opacity": 0.6},
+            "encoding": {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}},
+        },
+        {
+            "data": {"name": "effects"},
+            "mark": {**POINT, "color": KEPT, "size": 90, "opacity": 1},
+            "encoding": {"y": y, "x": {**x, "field": "gain"}, "tooltip": shown_tip},
+        },
+    ]
+    largest = max(kept, key=lambda step: step["gain"])
+    which = "" if len(shown) == len(kept) else f", the {len(shown)} largest shown"
+    words = (
+        f"{_count(len(kept), 'kept idea')}{which}; the most came from trial {largest['id']}: "
+        f"{largest['gain']:+.4f}."
+    )
+    columns = (
+        Column("Trial", "id", "d"), Column("Idea", "idea"), Column("Gain", "gain", "+.6f"),
+        Column("From", "low", "+.6f"), Column("To", "high", "+.6f"),
+        Column("Confidence", "confidence", ".1%"),
+    )  # fmt: skip
+    drawn = spec(height={"step": 26}, layer=layers)
+    return Chart(
+        "effects", "What each kept idea brought", words, drawn, {"effects": rows}, columns, rows
+    )
+
+
+def kinds(story: Story) -> Chart | None:
+    """How many tries of each kind there were, and how they ended."""
+    found = story["kinds"]
+    if not found:
+        return None
+    bars = [
+        {"kind": kind["kind"], "status": name, "count": kind[name], "place": place, "at": at}
+        for at, kind in enumerate(found)
+        for place, name in enumerate(COLOURS)
+        if kind.get(name)
+    ]
+    drawn = _bars(
+        {"field": "kind", "sort": {"field": "at", "op": "min"}},
+        {"field": "count", "axis": axis("tries", "d", tickMinStep=1)},
+        sorted({bar["status"] for bar in bars}),
+        tip("kind", "status", "tries|count|d"),
+    )
+    drawn["data"] = {"name": "kinds"}
+    best = max(found, key=lambda kind: kind["gain"])
+    words = f"{_count(len(found), 'kind')} of tries, sorted by the parts of the program they touch"
+    if best["gain"] > 0:
+        words += f"; {best['kind']} brought the most: {best['gain']:+.4f}"
+    columns = (
+        Column("Kind", "kind"), Column("Tried", "tried", "d"), Column("Kept", "keep", "d"),
+        Column("Gain kept", "gain", "+.6f"), Column("Crashed", "crash", "d"),
+    )  # fmt: skip
+    return Chart("kinds", "Tries by kind", f"{words}.", drawn, {"kinds": bars}, columns, found)
+
+
+def phases(story: Story) -> Chart | None:
+    """Where the time went, by phase and by how the trial ended."""
+    spent = [row for row in story["phases"] if row["seconds"] > 0]
+    if not spent:
+        return None
+    total = sum(row["seconds"] for row in spent)
+    order = [*PHASES, *sorted({row["phase"] for row in spent} - set(PHASES))]
+    rank = list(COLOURS)
+    hours = total >= 3600
+    unit, scale = ("hours", 3600.0) if hours else ("minutes", 60.0)
+    bars = [
+        {**row, "time": row["seconds"] / scale, "place": rank.index(row["status"])} for row in spent
+    ]
+    drawn = _bars(
+        {"field": "phase", "sort": order},
+        {"field": "time", "axis": axis(unit)},
+        sorted({row["status"] for row in spent}),
+        tip("phase", "status", f"{unit}|time|.2f"),
+    )
+    drawn["data"] = {"name": "phases"}
+    by_phase = {
+        name: sum(row["seconds"] for row in spent if row["phase"] == name) for name in order
+    }
+    rows = [
+        {"phase": name, "time": duration(seconds), "share": seconds / total}
+        for name, seconds in by_phase.items()
+        if seconds
+    ]
+    training = by_phase.get("training", 0.0)
+    words = f"{duration(total)} in all, {training / total:.0%} of them training"
+    columns = (Column("Phase", "phase"), Column("Time", "time"), Column("Share", "share", ".1%"))
+    return Chart(
+        "phases", "Where the time went", f"{words}.", drawn, {"phases": bars}, columns, rows
+    )
+
+
+def _bars(
+    y: Mapping[str, Any], x: Mapping[str, Any], present: list[str], shown: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Horizontal bars, stacked by status: kept ones first."""
+    return spec(
+        height={"step": 28},
+        mark={"type": "bar", "height": {"band": 0.7}},
+        encoding={
+            "y": {**y, "type": "nominal", "axis": axis("", labelLimit=180)},
+            "x": {**x, "type": "quantitative", "stack": "zero"},
+            "color": status(present)["color"],
+            "order": {"field": "place", "type": "quantitative"},
+            "tooltip": shown,
+        },
+    )
+
+
+def predicted(story: Story) -> Chart | None:
+    """What proposers said that an idea would bring, against what it brought."""
+    rows = [
+        row
+        for row in story["trials"]
+        if row["predicted_gain"] is not None and row["gain"] is not None
+    ]
+    if not rows:
+        return None
+    low, high = _square(rows)
+    scale = {"domain": [low, high], "clamp": True, "nice": False}
+    x: dict[str, Any] = {"field": "predicted_gain", "type": "quantitative", "scale": scale}
+    y: dict[str, Any] = {"field": "gain", "type": "quantitative", "scale": scale}
+    x["axis"], y["axis"] = axis("predicted gain"), axis("actual gain")
+    shown = tip("trial|id|d", "status", "idea", "predicted|predicted_gain|+.6f", "actual|gain|+.6f")
+    ideal = [{"at": low}, {"at": high}]
+    drawn = spec(
+        height=300,
+        layer=[
+            {
+                "data": {"values": ideal},
+                "mark": {"type": "line", "style": "guide", "clip": True},
+                "encoding": {"x": {**x, "field": "at"}, "y": {**y, "field": "at"}},
+            },
+            {
+                "data": {"name": "predicted"},
+                "mark": {**POINT, "size": 50, "opacity": 0.7},
+                "encoding": {
+                    "x": x,
+                    "y": y,
+                    **status(sorted({row["status"] for row in rows}), tooltip=shown),
+                },
+            },
+        ],
+    )
+    right = sum((row["predicted_gain"] > 0) == (row["gain"] > 0) for row in rows)
+    said, came = (
+        statistics.fmean(row[name] for row in rows) for name in ("predicted_gain", "gain")
+    )
+    words = (
+        f"{_count(len(rows), 'prediction')}; the sign came true {right} times. Predicted "
+        f"{said:+.4f} on average, it came to {came:+.4f}."
+    )
+    columns = (
+        Column("Trial", "id", "d"), Column("Status", "status"),
+        Column("Predicted gain", "predicted_gain", "+.6f"), Column("Actual gain", "gain", "+.6f"),
+        Column("Idea", "idea"),
+    )  # fmt: skip
+    title = "Predicted against actual"
+    return Chart("predicted", title, words, drawn, {"predicted": rows}, columns, rows)
+
+
+def _square(rows: Sequence[Row]) -> tuple[float, float]:
+    """The same reach for both axes; a few that broke everything are left to its edge."""
+    gains = sorted(row["gain"] for row in rows)
+    said = sorted(row["predicted_gain"] for row in rows)
+    some = len(rows) // 20
+    low, high = min(0.0, gains[some], said[some]), max(0.0, gains[-1], said[-1 - some])
+    pad = 0.05 * (high - low) or 1e-3
+    return low - pad, high + pad
+
+
+def trade_offs(story: Story) -> Chart | None:
+    """A task's first two objectives against each other, with the trials that none other beats."""
+    if not story["secondary"] or not story["front"]:
+        return None
+    metric, other = story["metric"], next(iter(story["secondary"]))
+    front = set(story["front"])
+    rows = [
+        {**row, "other": row[other], "front": row["id"] in front}
+        for row in story["trials"]
+        if row["score"] is not None and row.get(other) is not None
+    ]
+    way = {"minimize": "lower", "maximize": "higher"}
+    x = {"field": "other", "type": "quantitative", "scale": {"zero": False, "padding": 12}}
+    x["axis"] = axis(f"{other}  ({way[story['secondary'][other]]} is better)")
+    y = {"field": "score", "type": "quantitative", "scale": {"zero": False}}
+    y["axis"] = axis(f"{metric}  ({way[story['direction']]} is better)")
+    shown = tip("trial|id|d", "status", "idea", f"{metric}|score|.6g", f"{other}|other|.6g")
+    look = status(sorted({row["status"] for row in rows}), tooltip=shown)
+    drawn = spec(
+        height=300,
+        data={"name": "trade_offs"},
+        layer=[
+            {
+                "transform": [{"filter": "datum.front"}],
+                "mark": {"type": "line", "color": KEPT, "strokeWidth": 1.5, "opacity": 0.7},
+                "encoding": {"x": x, "y": y, "order": {"field": "other"}},
+            },
+            {
+                "mark": {**POINT, "size": 70, "opacity": 0.8},
+                "encoding": {"x": x, "y": y, **look},
+            },
+        ],
+    )
+    columns = (
+        Column("Trial", "id", "d"), Column("Status", "status"), Column(metric, "score", ".6g"),
+        *(Column(name, name, ".6g") for name in story["secondary"]), Column("Idea", "idea"),
+    )  # fmt: skip
+    best = [row for row in rows if row["front"]]
+    words = (
+        f"{_count(len(best), 'trial')} that no other beats in one metric without losing in another."
+    )
+    return Chart("trade_offs", "Trade-offs", words, drawn, {"trade_offs": rows}, columns, best)
+
+
+def held_out(story: Story) -> Chart | None:
+    """The held-out score of kept programs beside the one that decided."""
+    trials = {row["id"]: row for row in story["trials"]}
+    rows = [
+        {"id": int(number), "idea": trials[int(number)]["idea"], "score": score, "of": of}
+        for number, held in story["holdouts"].items()
+        if int(number) in trials
+        for of, score in (("decided", trials[int(number)]["score"]), ("held out", held))
+        if score is not None
+    ]
+    if not rows:
+        return None
+    y = {"field": "score", "type": "quantitative", "scale": {"zero": False}}
+    y["axis"] = axis(story["metric"])
+    x = {"field": "id", "type": "quantitative", "axis": axis("trial", "d", tickMinStep=1)}
+    scale = {"domain": ["decided", "held out"], "range": [KEPT, COLOURS["noisy"]]}
+    drawn = spec(
+        height=240,
+        data={"name": "held_out"},
+        mark={"type": "line", "point": {"size": 60}, "strokeWidth": 1.5},
+        encoding={
+            "x": x,
+            "y": y,
+            "color": {"field": "of", "type": "nominal", "scale": scale},
+            "strokeDash": {"field": "of", "type": "nominal"},
+            "tooltip": tip("trial|id|d", "of", "score|score|.6g", "idea"),
+        },
+    )
+    columns = (
+        Column("Trial", "id", "d"), Column("Score", "of"), Column(story["metric"], "score", ".6g"),
+    )  # fmt: skip
+    words = "Scores that decided, and those of the held-out scorer, which decide nothing."
+    return Chart("held_out", "Held out", words, drawn, {"held_out": rows}, columns, rows)
+
+
+def _id(row: Row) -> int:
+    return int(row["id"])
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"

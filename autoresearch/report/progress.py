@@ -1,0 +1,304 @@
+"""The picture of the night: every trial, and the best so far stepping towards better.
+
+Kept trials stand out and are named, discarded ones are faint, those without a score are marks on
+the edge, and the band is what the champion's own runs scatter over. It is drawn by the number of
+the trial, by the clock and by the tokens trained on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autoresearch.report.chart import Chart, Column, axis, spec
+from autoresearch.report.looks import KEPT, status, tip
+
+Story = Mapping[str, Any]
+WIDTH, HEIGHT = 940, 400  # pixels of the plot by which labels are placed
+LETTER, LINE, LABEL = 6.0, 15.0, 40  # pixels of a letter and a line of text; letters of a label
+BEYOND = 0.45  # of the range of the best: so far worse scores are drawn to scale
+
+COLUMNS = (
+    Column("Trial", "id", "d"),
+    Column("Status", "status"),
+    Column("Score", "score", ".6f"),
+    Column("Effect", "delta", "+.6f"),
+    Column("Confidence", "confidence", ".1%"),
+    Column("Idea", "idea"),
+    Column("Why", "reason"),
+)
+STEPS = (
+    Column("Trial", "id", "d"),
+    Column("Best", "best", ".6f"),
+    Column("Hours", "hours", ".2f"),
+    Column("Tokens", "tokens_spent", ",.0f"),
+    Column("Idea", "idea"),
+)
+TIP = tip(
+    "trial|id|d",
+    "status",
+    "idea",
+    "score|score|.6f",
+    "effect|delta|+.6f",
+    "confidence|confidence|.1%",
+    "kind",
+    "why|reason",
+)
+
+
+def by_trial(story: Story) -> Chart | None:
+    """The progress chart."""
+    x = {"field": "id", "type": "quantitative", "axis": axis("trial", "d", tickMinStep=1)}
+    chart = _drawn(story, "progress", "Progress", x, labels=True)
+    if chart is None:
+        return None
+    return Chart(**{**vars(chart), "columns": COLUMNS, "rows": story["trials"]})
+
+
+def by_clock(story: Story) -> Chart | None:
+    """The score against wall clock, pauses included."""
+    x = {"field": "hours", "type": "quantitative", "axis": axis("hours since the study began")}
+    return _drawn(story, "clock", "Score against wall clock", x)
+
+
+def by_tokens(story: Story) -> Chart | None:
+    """The score against all tokens that runs trained on so far."""
+    if not story["totals"]["tokens"]:
+        return None
+    title = "tokens trained on so far, all runs together"
+    x = {"field": "tokens_spent", "type": "quantitative", "axis": axis(title, "~s")}
+    return _drawn(story, "tokens", "Score against tokens", x)
+
+
+def _drawn(
+    story: Story, name: str, title: str, x: dict[str, Any], labels: bool = False
+) -> Chart | None:
+    trials, steps = story["trials"], story["steps"]
+    domain = reach(story)
+    if not trials:
+        return None
+    low, high = domain or (0.0, 1.0)
+    x = {**x, "scale": {"zero": False, "nice": False, "padding": 12}}
+    better = "lower" if story["direction"] == "minimize" else "higher"
+    value = axis(f"{story['metric']}  ({better} is better)", tick_format(high - low))
+    y = {"field": "score", "type": "quantitative", "axis": value}
+    y["scale"] = {"domain": [low, high], "nice": False, "zero": False}
+    present = sorted({row["status"] for row in trials})
+    layers = [
+        *_best(x, y),
+        *_points(x, y, present, (low, high), story["direction"]),
+        *_parts(story, x),
+        *_floor(story, (low, high)),
+    ]
+    data: dict[str, Any] = {"trials": trials, "steps": steps}
+    if labels:
+        data["labels"] = placed(steps, (trials[0]["id"], trials[-1]["id"]), (low, high))
+        layers += _labels(x, y)
+    drawn = spec(height=HEIGHT if labels else 260, layer=layers)
+    drawn["resolve"] = {"scale": {"color": "shared", "shape": "shared"}}
+    return Chart(name, title, summary(story), drawn, data, STEPS, steps)
+
+
+def summary(story: Story) -> str:
+    """The study in a sentence."""
+    totals, metric = story["totals"], story["metric"]
+    if story["best"] is None:
+        return f"{totals['trials']} trials, none with a score."
+    if not totals["trials"]:
+        return f"The baseline alone: {metric} {story['best']:.6f}."
+    words = f"{totals['trials']} trials, {totals['kept']} of them kept"
+    if not totals["kept"]:
+        return f"{words}: the baseline's {metric} {story['best']:.6f} stands."
+    return f"{words}: {metric} {story['baseline']:.6f} to {story['best']:.6f}."
+
+
+def reach(story: Story) -> tuple[float, float] | None:
+    """The scores that are drawn to scale: the best ones wholly, far worse ones not."""
+    steps = story["steps"]
+    scores = [row["score"] for row in story["trials"] if row["score"] is not None]
+    ends = [step[end] for step in steps for end in ("low", "high")]
+    ends += [row["score"] for row in story["trials"] if row["status"] == "keep" and row["score"]]
+    if not ends:
+        ends = scores
+    if not ends:
+        return None
+    low, high = min(ends), max(ends)
+    span = (high - low) or abs(high) * 0.01 or 1.0
+    if story["direction"] == "minimize":
+        low = min([low, *scores])
+        high = max(high, min(max(scores, default=high), high + BEYOND * span))
+    else:
+        high = max([high, *scores])
+        low = min(low, max(min(scores, default=low), low - BEYOND * span))
+    pad = 0.05 * ((high - low) or span)
+    return low - pad, high + pad
+
+
+def _best(x: dict[str, Any], y: dict[str, Any]) -> list[dict[str, Any]]:
+    """The band of noise and the line of the best."""
+    best = {**y, "field": "best"}
+    part = {"field": "part", "type": "nominal"}
+    band = {
+        "mark": {"type": "area", "interpolate": "step-after", "opacity": 0.16, "color": KEPT},
+        "encoding": {
+            "x": x,
+            "y": {**y, "field": "low"},
+            "y2": {"field": "high"},
+            "detail": part,
+        },
+    }
+    line = {
+        "mark": {
+            "type": "line",
+            "interpolate": "step-after",
+            "color": KEPT,
+            "strokeWidth": 2,
+        },
+        "encoding": {"x": x, "y": best, "detail": part},
+    }
+    return [{"data": {"name": "steps"}, **layer} for layer in (band, line)]
+
+
+def _points(
+    x: dict[str, Any],
+    y: dict[str, Any],
+    present: list[str],
+    domain: tuple[float, float],
+    direction: str,
+) -> list[dict[str, Any]]:
+    """Discarded ones faint, those off the scale and those without a score on the worse edge."""
+    low, high = domain
+    inside = f"isValid(datum.score) && datum.score >= {low!r} && datum.score <= {high!r}"
+    outside = f"isValid(datum.score) && !({inside})"
+    worse = 0 if direction == "minimize" else "height"
+    edge = {"expr": "8" if worse == 0 else "height - 8"}
+    point = {"type": "point", "filled": True, "clip": False}
+    both = status(present, tooltip=TIP)
+    trials = {"data": {"name": "trials"}}
+    away = {**both, "shape": {"value": "triangle-up" if worse == 0 else "triangle-down"}}
+    return [
+        {
+            **trials,
+            "transform": [{"filter": f"datum.status != 'keep' && {inside}"}],
+            "mark": {**point, "size": 30, "opacity": 0.5},
+            "encoding": {"x": x, "y": y, **both},
+        },
+        {
+            **trials,
+            "transform": [{"filter": outside}],
+            "mark": {**point, "size": 40, "opacity": 0.6},
+            "encoding": {"x": x, "y": {"value": edge}, **away},
+        },
+        {
+            **trials,
+            "transform": [{"filter": "!isValid(datum.score)"}],
+            "mark": {**point, "size": 60, "opacity": 0.9},
+            "encoding": {"x": x, "y": {"value": edge}, **both},
+        },
+        {
+            **trials,
+            "transform": [{"filter": f"datum.status == 'keep' && {inside}"}],
+            "mark": {**point, "size": 90, "opacity": 1, "style": "ring", "strokeWidth": 1.5},
+            "encoding": {"x": x, "y": y, **both},
+        },
+    ]
+
+
+def _parts(story: Story, x: dict[str, Any]) -> list[dict[str, Any]]:
+    """A line wherever the score began to mean something else."""
+    rows = {row["id"]: row for row in story["trials"]}
+    places = [rows[part["first"]] for part in story["parts"][1:] if part["first"] in rows]
+    if not places:
+        return []
+    values = [{name: row[name] for name in ("id", "hours", "tokens_spent")} for row in places]
+    data = {"data": {"values": values}}
+    encoding = {"x": x}
+    text = {"type": "text", "style": "note", "align": "left", "dx": 5, "baseline": "bottom"}
+    words = {**encoding, "y": {"value": {"expr": "height - 4"}}}
+    words["text"] = {"value": "other score from here"}
+    return [
+        {**data, "mark": {"type": "rule", "style": "guide"}, "encoding": encoding},
+        {**data, "mark": text, "encoding": words},
+    ]
+
+
+def _floor(story: Story, domain: tuple[float, float]) -> list[dict[str, Any]]:
+    """The entropy of the text, where it lies in the picture."""
+    floor = story["floor"]
+    if floor is None or not domain[0] <= floor <= domain[1]:
+        return []
+    return [
+        {
+            "data": {"values": [{"floor": floor}]},
+            "mark": {"type": "rule", "style": "guide"},
+            "encoding": {"y": {"field": "floor", "type": "quantitative"}},
+        }
+    ]
+
+
+def placed(
+    steps: Sequence[Mapping[str, Any]], span: tuple[int, int], domain: tuple[float, float]
+) -> list[dict[str, Any]]:
+    """The kept ideas whose names have room, the largest gains first; `side`: where the text goes.
+
+    span: first and last trial. Vega-Lite itself lets labels overlap.
+    """
+    width = max(1, span[1] - span[0])
+    height = (domain[1] - domain[0]) or 1.0
+    taken: list[tuple[float, float, float, float]] = []
+    found = []
+    named = [step for step in steps if step["kept"] and step["gain"] is not None]
+    for step in sorted(named, key=lambda step: -abs(step["gain"])):
+        text = step["idea"]
+        text = text if len(text) <= LABEL else text[: LABEL - 3].rstrip() + "..."
+        x = (step["id"] - span[0]) / width * WIDTH
+        y = (domain[1] - step["best"]) / height * HEIGHT
+        for side, left in (("right", x + 8), ("left", x - 8 - LETTER * len(text))):
+            box = (left, y - 8 - LINE, left + LETTER * len(text), y - 8)
+            inside = left >= 0 and box[2] <= WIDTH + 20 and box[1] >= 12
+            if inside and not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                found.append({"id": step["id"], "best": step["best"], "text": text, "side": side})
+                break
+    return sorted(found, key=lambda label: label["id"])
+
+
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _labels(x: dict[str, Any], y: dict[str, Any]) -> list[dict[str, Any]]:
+    """Names of kept ideas, on a halo."""
+    layers = []
+    for side, align, dx in (("right", "left", 8), ("left", "right", -8)):
+        for style in ("halo", "idea"):
+            mark: dict[str, Any] = {
+                "type": "text",
+                "style": style,
+                "align": align,
+                "dx": dx,
+                "dy": -8,
+            }
+            encoding = {
+                "x": x,
+                "y": {**y, "field": "best"},
+                "text": {"field": "text", "type": "nominal"},
+            }
+            layers.append(
+                {
+                    "name": f"{style}-{side}",
+                    "data": {"name": "labels"},
+                    "transform": [{"filter": f"datum.side == '{side}'"}],
+                    "mark": {**mark, "baseline": "bottom", "tooltip": None},
+                    "encoding": encoding,
+                }
+            )
+    return layers
+
+
+def tick_format(span: float) -> str:
+    """d3's format of an axis that spans so much: three digits tell its ends apart."""
+    if not span or not math.isfinite(span):
+        return ""
+    return f".{max(0, min(8, 2 - math.floor(math.log10(span))))}f"
