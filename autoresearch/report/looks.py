@@ -95,7 +95,7 @@ def config(dark: bool = False) -> dict[str, Any]:
                 "strokeJoin": "round",
             },
             "note": {"fill": quiet, "fontSize": 11},
-            "guide": {"stroke": quiet, "strokeDash": [4, 4]},
+            "guide": {"strokeDash": [4, 4], "strokeWidth": 1.5},
             "ring": {"stroke": paper},
         },
     }

@@ -11,13 +11,16 @@ from typing import Any
 
 from autoresearch.narration import duration
 from autoresearch.report.chart import Chart, Column, axis, spec
-from autoresearch.report.looks import COLOURS, KEPT, POINT, status, tip
+from autoresearch.report.looks import COLOURS, FAINT, KEPT, POINT, status, tip
 
 Story = Mapping[str, Any]
 Row = Mapping[str, Any]
 MOST_EFFECTS = 40  # kept ideas in one chart, the largest
 PHASES = ("proposing", "startup", "import", "build", "warmup", "training", "scoring", "other")
-ZERO = {"data": {"values": [{"zero": 0}]}, "mark": {"type": "rule", "style": "guide"}}
+ZERO = {
+    "data": {"values": [{"zero": 0}]},
+    "mark": {"type": "rule", "style": "guide", "color": FAINT},
+}
 
 
 def effects(story: Story) -> Chart | None:
@@ -167,7 +170,7 @@ def predicted(story: Story) -> Chart | None:
         layer=[
             {
                 "data": {"values": ideal},
-                "mark": {"type": "line", "style": "guide", "clip": True},
+                "mark": {"type": "line", "style": "guide", "color": FAINT, "clip": True},
                 "encoding": {"x": {**x, "field": "at"}, "y": {**y, "field": "at"}},
             },
             {

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autoresearch.report.chart import Chart, Column, axis, spec
-from autoresearch.report.looks import KEPT, status, tip
+from autoresearch.report.looks import FAINT, KEPT, status, tip
 
 Story = Mapping[str, Any]
 WIDTH, HEIGHT = 940, 400  # pixels of the plot by which labels are placed
@@ -218,7 +218,7 @@ def _parts(story: Story, x: dict[str, Any]) -> list[dict[str, Any]]:
     words = {**encoding, "y": {"value": {"expr": "height - 4"}}}
     words["text"] = {"value": "other score from here"}
     return [
-        {**data, "mark": {"type": "rule", "style": "guide"}, "encoding": encoding},
+        {**data, "mark": {"type": "rule", "style": "guide", "color": FAINT}, "encoding": encoding},
         {**data, "mark": text, "encoding": words},
     ]
 
@@ -231,7 +231,7 @@ def _floor(story: Story, domain: tuple[float, float]) -> list[dict[str, Any]]:
     return [
         {
             "data": {"values": [{"floor": floor}]},
-            "mark": {"type": "rule", "style": "guide"},
+            "mark": {"type": "rule", "style": "guide", "color": FAINT},
             "encoding": {"y": {"field": "floor", "type": "quantitative"}},
         }
     ]
@@ -279,6 +279,7 @@ def _labels(x: dict[str, Any], y: dict[str, Any]) -> list[dict[str, Any]]:
                 "align": align,
                 "dx": dx,
                 "dy": -8,
+                "baseline": "bottom",
             }
             encoding = {
                 "x": x,
@@ -290,7 +291,7 @@ def _labels(x: dict[str, Any], y: dict[str, Any]) -> list[dict[str, Any]]:
                     "name": f"{style}-{side}",
                     "data": {"name": "labels"},
                     "transform": [{"filter": f"datum.side == '{side}'"}],
-                    "mark": {**mark, "baseline": "bottom", "tooltip": None},
+                    "mark": mark,
                     "encoding": encoding,
                 }
             )
