@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from autoresearch.opening import AnyStudy
 
 
+RUN_COLUMNS = (">seed", "program", ">score", "remark")
 PHASES = ("startup", "import", "build", "warmup", "training", "scoring")
 
 
@@ -61,10 +62,28 @@ def edit_of(study: AnyStudy, trial: Trial) -> str:
 
 def show(out: Output, study: AnyStudy, trial: Trial, diff: str) -> None:
     """All of it for people."""
-    from autoresearch.narration import extra_runs, number, sparkline
-    from autoresearch.study import Study
+    from autoresearch.narration import sparkline
 
     out.heading(f"Trial {trial.id}: {_line(trial.description)}")
+    out.facts(facts(study, trial))
+    out.say()
+    show_runs(out, trial)
+    losses = sparkline(trial.curve)
+    if losses:
+        out.say(f"training loss {trial.curve[0][1]:.3g} {losses} {trial.curve[-1][1]:.3g}")
+    show_failure(out, trial)
+    if diff:
+        out.say()
+        for line in diff.rstrip("\n").split("\n"):
+            style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
+            out.say(_clean(line), style=style)
+
+
+def facts(study: AnyStudy, trial: Trial) -> list[tuple[str, str]]:
+    """What is known of a trial, a name and its words each; what isn't known is left out."""
+    from autoresearch.narration import extra_runs, number
+    from autoresearch.study import Study
+
     metric = study.task.objective.metric
     rows = [("status", f"{trial.status}: {_line(trial.reason)}"), (metric, number(trial.score))]
     if trial.start is not None:
@@ -96,18 +115,7 @@ def show(out: Output, study: AnyStudy, trial: Trial, diff: str) -> None:
     if trial.warning:
         rows.append(("warning", trial.warning))
     rows += _origin(trial)
-    out.facts([(name, value) for name, value in rows if value])
-    out.say()
-    show_runs(out, trial)
-    losses = sparkline(trial.curve)
-    if losses:
-        out.say(f"training loss {trial.curve[0][1]:.3g} {losses} {trial.curve[-1][1]:.3g}")
-    show_failure(out, trial)
-    if diff:
-        out.say()
-        for line in diff.rstrip("\n").split("\n"):
-            style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
-            out.say(_clean(line), style=style)
+    return [(name, value) for name, value in rows if value]
 
 
 def _origin(trial: Trial) -> list[tuple[str, str]]:
@@ -160,12 +168,16 @@ def _unprotected(trial: Trial) -> list[str]:
 
 def show_runs(out: Output, trial: Trial) -> None:
     """Every run by seed."""
-    rows = [
-        _run("candidate" if trial.parent is not None else "baseline", r) for r in trial.replicates
-    ]
-    rows += [_run("champion", run) for run in trial.champion_replicates]
+    rows = run_rows(trial)
     if rows:
-        out.table((">seed", "program", ">score", "remark"), rows)
+        out.table(RUN_COLUMNS, rows)
+
+
+def run_rows(trial: Trial) -> list[list[str]]:
+    """Every run of a trial as cells of RUN_COLUMNS."""
+    own = "candidate" if trial.parent is not None else "baseline"
+    rows = [_run(own, run) for run in trial.replicates]
+    return rows + [_run("champion", run) for run in trial.champion_replicates]
 
 
 def _run(program: str, run: Replicate) -> list[str]:
