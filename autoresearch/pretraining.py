@@ -21,6 +21,7 @@ from autoresearch.engine.pruning import Pruner
 from autoresearch.engine.task import Curve, MeasureRequest, Task
 from autoresearch.engine.trial import Failure, Replicate
 from autoresearch.neighbours import Neighbours
+from prepare.cache import sha256_file
 from prepare.experiment import run_experiment
 from prepare.isolation import NEVER_STOPPED
 from prepare.outcome import Failure as HarnessFailure
@@ -243,6 +244,8 @@ class Pretraining:
                 "touched": list(result.touched),
                 "curve": [list(point) for point in thin(curve)],
                 "run_dir": result.run_dir,
+                # Which weights were scored, for whoever keeps them.
+                "weights": None if result.weights is None else sha256_file(Path(result.weights)),
             },
         )
 

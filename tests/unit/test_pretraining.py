@@ -49,6 +49,7 @@ def result(**changes: Any) -> Any:
         "versions": {"torch": "2.13.0"},
         "probes": {},
         "run_dir": "",
+        "weights": None,
         "mfu_percent": None,
         "mfu_measured_percent": None,
         "measured_peak_flops": None,

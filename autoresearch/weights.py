@@ -1,0 +1,337 @@
+"""Finished weights and what they are, each in a folder that needs nothing else to be used.
+
+    settle(study)                                    # keep the champion's, drop what is in its way
+    weights = Weights.open(study.weights / "0007")   # raises NoData, CorruptFile
+    weights.file, weights.script, weights.tokenizer, weights.facts["val_bpb"]
+
+A study's are in `.autoresearch/weights/TAG/NNNN`, those of one `autoresearch train` stay in its run
+folder. Either holds
+
+    weights.safetensors   as training left them
+    train.py              the program that they belong to
+    tokenizer.json        the tokenizer that they were trained with
+    README.md             a model card
+    model.json            what they are, the SHA-256 of the weights among it; written last
+
+A study's folder appears whole or not at all, so a kill leaves the weights of a trial or none. The
+ledger holds the hash of what was scored: other weights are never taken for a trial's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from autoresearch.engine.errors import EngineError
+from autoresearch.engine.state import BASELINE, State
+from autoresearch.engine.task import Part
+from autoresearch.engine.trial import Replicate, Trial, TrialStatus
+from autoresearch.model_card import card
+from prepare.cache import read_json, sha256_file, sync, write_json
+from prepare.errors import CorruptFile, NoData, PrepareError
+from prepare.settings import FILE_NAME, NAMED_CORPORA, Settings
+
+if TYPE_CHECKING:
+    from autoresearch.study import Study
+    from prepare.tokenizer import Tokenizer
+
+WEIGHTS_NAME = "weights.safetensors"
+SCRIPT_NAME = "train.py"
+TOKENIZER_NAME = "tokenizer.json"
+CARD_NAME = "README.md"
+FACTS_NAME = "model.json"
+FORMAT = 1
+# Of a run's record; the rest is of no use with the weights, or names this machine's folders.
+_OF_RUN = (
+    "val_bpb",
+    "score_id",
+    "verified",
+    "seed",
+    "tokens",
+    "tokens_per_second",
+    "num_steps",
+    "num_params",
+    "depth",
+    "training_seconds",
+    "mfu_percent",
+    "mfu_measured_percent",
+    "peak_memory_mb",
+    "floor_bpb",
+    "backend",
+    "hardware",
+    "policy",
+    "versions",
+    "tier",
+)
+_FRESH = ".new"
+
+
+class Keeping(Part):
+    """The table `[weights]` of autoresearch.toml."""
+
+    keep: Literal["champion", "all", "none"] = Field(
+        "champion",
+        description="whose weights are kept: the champion's and the baseline's, every champion's, "
+        "or nobody's",
+    )
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that were checked against what is said of them."""
+
+    folder: Path
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> Weights:
+        """Those in `folder`. Raises NoData where it has none, CorruptFile where they are others."""
+        try:
+            facts = read_json(folder / FACTS_NAME)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NoData(f"no weights are kept in {folder}", "name another folder") from error
+        found = cls(folder, facts)
+        gone = [p.name for p in (found.file, found.script, found._tokens) if not p.is_file()]
+        if gone:
+            raise CorruptFile(f"{folder} lacks {', '.join(gone)}", "train the program again")
+        if sha256_file(found.file) != facts.get("sha256"):
+            raise CorruptFile(
+                f"{found.file} isn't what {FACTS_NAME} says: its hash differs",
+                "somebody changed it; train the program again",
+            )
+        return found
+
+    @property
+    def file(self) -> Path:
+        """The safetensors file."""
+        return self.folder / WEIGHTS_NAME
+
+    @property
+    def script(self) -> Path:
+        """The train module."""
+        return self.folder / SCRIPT_NAME
+
+    @property
+    def _tokens(self) -> Path:
+        return self.folder / TOKENIZER_NAME
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer. Raises CorruptFile."""
+        from prepare.tokenizer import Tokenizer
+
+        return Tokenizer.load(self._tokens)
+
+    @property
+    def max_seq_len(self) -> int:
+        """The context in tokens that the model was built for."""
+        return int(self.facts["settings"]["max_seq_len"])
+
+
+# -- a study's -----------------------------------------------------------------------------------
+
+
+def settle(study: Study, sweep: bool = False) -> list[str]:
+    """Keep the weights that are wanted, drop the others; what didn't work, in words.
+
+    Called again, also after a kill at any point, it finishes what was begun. sweep: look through
+    the runs of all trials for weights that a kill left there.
+    """
+    state, problems = study.state, []
+    wanted = wanted_trials(state, study.keeping.keep)
+    for number in wanted:
+        try:
+            _keep(study, state.trials[number])
+        except (OSError, PrepareError, EngineError) as error:
+            problems.append(f"the weights of trial {number} are not kept: {error}")
+    try:
+        _drop_others(study, wanted)
+        _clear_runs(study, state, wanted, sweep)
+    except OSError as error:
+        problems.append(f"weights that nobody needs are still there: {error}")
+    return problems
+
+
+def wanted_trials(state: State, keep: str) -> list[int]:
+    """Whose weights are to be kept.
+
+    The latest kept trial's, too: where an earlier champion was brought back, it may yet return.
+    """
+    kept = [t.id for t in state.trials.values() if t.status is TrialStatus.KEEP]
+    if keep == "none":
+        return []
+    if keep == "all":
+        return kept
+    return [n for n in kept if n in (BASELINE, state.champion, kept[-1])]
+
+
+def weights_of(study: Study, trial_id: int) -> Weights:
+    """The kept weights of a trial. Raises NoData or CorruptFile."""
+    place = study.weights / f"{trial_id:04d}"
+    trial = study.state.trials.get(trial_id)
+    if not place.is_dir():
+        raise NoData(
+            f"the weights of trial {trial_id} are not kept",
+            "the champion's and the baseline's are; `keep = \"all\"` under [weights] in "
+            f"{FILE_NAME} keeps every champion's from then on",
+        )
+    found = Weights.open(place)
+    if trial is None or not _belongs(found.facts, trial):
+        raise CorruptFile(
+            f"{place} holds the weights of another trial than the ledger's {trial_id}",
+            "delete that folder",
+        )
+    return found
+
+
+def _belongs(facts: Mapping[str, Any], trial: Trial) -> bool:
+    scored = {run.details.get("weights") for run in trial.replicates}
+    known = facts.get("sha256") in scored or scored == {None}
+    return known and (facts.get("trial"), facts.get("commit")) == (trial.id, trial.commit)
+
+
+def _keep(study: Study, trial: Trial) -> None:
+    """Make the folder of a trial's weights, if its runs have any."""
+    target = study.weights / f"{trial.id:04d}"
+    with contextlib.suppress(CorruptFile, FileNotFoundError):
+        if _belongs(read_json(target / FACTS_NAME), trial):
+            return
+    run = best_run(study, trial)
+    if run is None:
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    source = _folder(study, trial, run) / WEIGHTS_NAME
+    fresh = target.with_name(target.name + _FRESH)
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    _link(source, fresh / WEIGHTS_NAME)
+    result = read_json(source.with_name("result.json"))
+    digest = sha256_file(fresh / WEIGHTS_NAME)
+    if run.details.get("weights", digest) != digest or result.get("val_bpb") != run.score:
+        raise CorruptFile(f"{source} isn't what was scored")
+    program = study.workspace.read(str(trial.commit), SCRIPT_NAME)
+    settings = _settings_of(study, trial)
+    describe(fresh, program, settings, result, {"study": study.tag, **_decision(trial)}, digest)
+    for path in fresh.iterdir():
+        sync(path)
+    _sync_folder(fresh)
+    os.replace(fresh, target)
+    _sync_folder(target.parent)
+
+
+def best_run(study: Study, trial: Trial) -> Replicate | None:
+    """The best calm run of a trial whose weights are still there, or its best one at all."""
+    sign = 1 if study.task.objective.direction == "minimize" else -1
+    runs = [
+        run
+        for run in trial.replicates
+        if run.score is not None and (_folder(study, trial, run) / WEIGHTS_NAME).is_file()
+    ]
+    return min(runs, key=lambda r: (bool(r.disturbed), sign * (r.score or 0.0)), default=None)
+
+
+def _folder(study: Study, trial: Trial, run: Replicate) -> Path:
+    """Where a run lies now: the workspace may have been moved since."""
+    recorded = str(run.details.get("run_dir") or "none")
+    return study.run_folder(trial.id) / recorded.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def _decision(trial: Trial) -> dict[str, Any]:
+    scored = sum(run.score is not None and not run.disturbed for run in trial.replicates)
+    return {
+        "trial": trial.id,
+        "commit": trial.commit,
+        "idea": trial.description,
+        "score": trial.score,
+        "runs": scored,
+        "delta": trial.delta,
+        "confidence": trial.confidence,
+        "parent": trial.parent,
+    }
+
+
+def _settings_of(study: Study, trial: Trial) -> Settings:
+    """The settings that a trial was made under: the latest that the ledger has before it."""
+    found: Mapping[str, Any] = {}
+    for record in study.ledger.records():
+        if record["kind"] == "study":
+            found = record["settings"]
+        elif record["kind"] == "trial" and record["id"] == trial.id:
+            break
+    return Settings.model_validate(found)
+
+
+def _drop_others(study: Study, wanted: list[int]) -> None:
+    names = {f"{number:04d}" for number in wanted}
+    for folder in study.weights.glob("[0-9]*"):
+        if folder.name not in names:
+            shutil.rmtree(folder)
+
+
+def _clear_runs(study: Study, state: State, wanted: list[int], sweep: bool) -> None:
+    """Remove weights from the folders of runs, where they are kept by now or not wanted."""
+    trials = state.trials.values()
+    for trial in trials if sweep else (t for t in trials if t.status is TrialStatus.KEEP):
+        kept = (study.weights / f"{trial.id:04d}").is_dir()
+        if kept or trial.id not in wanted:
+            for path in study.run_folder(trial.id).glob(f"*/{WEIGHTS_NAME}"):
+                path.unlink(missing_ok=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under a second name; a copy where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+# -- what is said of them ------------------------------------------------------------------------
+
+
+def describe(
+    folder: Path,
+    program: bytes,
+    settings: Settings,
+    result: Mapping[str, Any],
+    decision: Mapping[str, Any] = {},
+    digest: str = "",
+) -> None:
+    """Write beside the weights in `folder` all that is needed to use them.
+
+    program: the train module. result: the record of the run. decision: of the trial, if one was
+    made of it. Raises PrepareError, OSError.
+    """
+    from prepare.dataset import prepare_dataset
+
+    tokenizer = prepare_dataset(settings).tokenizer
+    corpus = settings.corpus if settings.corpus in NAMED_CORPORA else Path(settings.corpus).name
+    facts = {
+        "format": FORMAT,
+        "sha256": digest or sha256_file(folder / WEIGHTS_NAME),
+        **decision,
+        **{name: result.get(name) for name in _OF_RUN},
+        "settings": {**settings.model_dump(mode="json"), "corpus": corpus},
+        "tokenizer": tokenizer.fingerprint,
+    }
+    (folder / SCRIPT_NAME).write_bytes(program)
+    tokenizer.save(folder / TOKENIZER_NAME)
+    (folder / CARD_NAME).write_text(card(facts), encoding="utf-8", newline="\n")
+    write_json(folder / FACTS_NAME, facts)
