@@ -33,13 +33,16 @@ COMMANDS = {
     "combine": "try edits together that were each nearly kept",
     "status": "the study: champion, counts, what runs now",
     "results": "all trials as a table, JSON or upstream's TSV",
+    "report": "the night as a page, a picture and Markdown",
     "show": "one trial: edit, curve, runs, reasons",
     "log": "what a trial's program printed",
+    "sample": "text that the champion's weights write",
     "undo": "bring an earlier champion back",
     "notes": "your word to whoever proposes, also while a run goes on",
     "verify": "check the ledger, and git against it",
     "export": "the best train.py, and a patch per kept idea",
     "task": "the same for any artifact with a score, by a task file",
+    "mcp": "the same for agents that speak MCP",
     "bench": "measure training, MFU, feed, loop ... as ratios",
 }
 

@@ -57,6 +57,7 @@ def steps(
     sign = -1.0 if direction == "minimize" else 1.0
     found = []
     for trial in lineage(state):
+        predicted = finite(trial.predicted)
         span = interval(state, trial, noises.get(trial.score_id), direction)
         gains = sorted(sign * end for end in span) if span else [None, None]
         found.append(
@@ -71,7 +72,7 @@ def steps(
                 "low": finite(gains[0]),
                 "high": finite(gains[1]),
                 "confidence": finite(trial.confidence),
-                "predicted": finite(trial.predicted),
+                "predicted_gain": None if predicted is None else sign * predicted,
                 "commit": trial.commit or "",
                 "proposer": trial.proposer,
                 "finished_at": trial.finished_at,

@@ -85,9 +85,9 @@ def kinds(story: Story) -> Chart | None:
         tip("kind", "status", "tries|count|d"),
     )
     drawn["data"] = {"name": "kinds"}
-    best = max(found, key=lambda kind: kind["gain"])
+    best = max(found, key=lambda kind: kind["gain"] or 0.0)
     words = f"{_count(len(found), 'kind')} of tries, sorted by the parts of the program they touch"
-    if best["gain"] > 0:
+    if best["gain"]:
         words += f"; {best['kind']} brought the most: {best['gain']:+.4f}"
     columns = (
         Column("Kind", "kind"), Column("Tried", "tried", "d"), Column("Kept", "keep", "d"),

@@ -8,15 +8,18 @@ the trial, by the clock and by the tokens trained on.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from autoresearch.narration import duration
 from autoresearch.report.chart import Chart, Column, axis, spec
+from autoresearch.report.facts import large
 from autoresearch.report.looks import FAINT, KEPT, status, tip
 
 Story = Mapping[str, Any]
 WIDTH, HEIGHT = 940, 400  # pixels of the plot by which labels are placed
 LETTER, LINE, LABEL = 6.0, 15.0, 40  # pixels of a letter and a line of text; letters of a label
+SHORT = 1.5  # hours up to which the clock counts minutes
 BEYOND = 0.45  # of the range of the best: so far worse scores are drawn to scale
 
 COLUMNS = (
@@ -58,8 +61,8 @@ def by_trial(story: Story) -> Chart | None:
 
 def by_clock(story: Story) -> Chart | None:
     """The score against wall clock, pauses included."""
-    x = {"field": "hours", "type": "quantitative", "axis": axis("hours since the study began")}
-    return _drawn(story, "clock", "Score against wall clock", x)
+    words = _halfway(story, "hours", lambda hours: duration(3600 * hours))
+    return _drawn(story, "clock", "Score against wall clock", clock(story), words)
 
 
 def by_tokens(story: Story) -> Chart | None:
@@ -68,11 +71,23 @@ def by_tokens(story: Story) -> Chart | None:
         return None
     title = "tokens trained on so far, all runs together"
     x = {"field": "tokens_spent", "type": "quantitative", "axis": axis(title, "~s")}
-    return _drawn(story, "tokens", "Score against tokens", x)
+    words = _halfway(story, "tokens_spent", lambda tokens: f"{large(tokens)} tokens")
+    return _drawn(story, "tokens", "Score against tokens", x, words)
+
+
+def clock(story: Story) -> dict[str, Any]:
+    """The axis of the time since the study began: minutes, of a short one."""
+    unit = "hours" if story["totals"]["hours"] > SHORT else "minutes"
+    return {"field": unit, "type": "quantitative", "axis": axis(f"{unit} since the study began")}
 
 
 def _drawn(
-    story: Story, name: str, title: str, x: dict[str, Any], labels: bool = False
+    story: Story,
+    name: str,
+    title: str,
+    x: dict[str, Any],
+    words: str = "",
+    labels: bool = False,
 ) -> Chart | None:
     trials, steps = story["trials"], story["steps"]
     domain = reach(story)
@@ -97,7 +112,7 @@ def _drawn(
         layers += _labels(x, y)
     drawn = spec(height=HEIGHT if labels else 260, layer=layers)
     drawn["resolve"] = {"scale": {"color": "shared", "shape": "shared"}}
-    return Chart(name, title, summary(story), drawn, data, STEPS, steps)
+    return Chart(name, title, words or summary(story), drawn, data, STEPS, steps)
 
 
 def summary(story: Story) -> str:
@@ -111,6 +126,18 @@ def summary(story: Story) -> str:
     if not totals["kept"]:
         return f"{words}: the baseline's {metric} {story['best']:.6f} stands."
     return f"{words}: {metric} {story['baseline']:.6f} to {story['best']:.6f}."
+
+
+def _halfway(story: Story, field: str, said: Callable[[float], str]) -> str:
+    """When half of the improvement was there; "" where there is none."""
+    steps = [step for step in story["steps"] if step["part"] == story["steps"][-1]["part"]]
+    if not steps or steps[0]["best"] == steps[-1]["best"]:
+        return ""
+    first, last = steps[0]["best"], steps[-1]["best"]
+    at = next(step for step in steps if (step["best"] - first) / (last - first) >= 0.5)
+    return (
+        f"Half of the improvement was there after {said(at[field])}, of {said(steps[-1][field])}."
+    )
 
 
 def reach(story: Story) -> tuple[float, float] | None:
@@ -181,7 +208,7 @@ def _points(
         {
             **trials,
             "transform": [{"filter": f"datum.status != 'keep' && {inside}"}],
-            "mark": {**point, "size": 30, "opacity": 0.5},
+            "mark": {**point, "size": 28, "opacity": 0.7},
             "encoding": {"x": x, "y": y, **both},
         },
         {
@@ -211,7 +238,9 @@ def _parts(story: Story, x: dict[str, Any]) -> list[dict[str, Any]]:
     places = [rows[part["first"]] for part in story["parts"][1:] if part["first"] in rows]
     if not places:
         return []
-    values = [{name: row[name] for name in ("id", "hours", "tokens_spent")} for row in places]
+    values = [
+        {name: row[name] for name in ("id", "hours", "minutes", "tokens_spent")} for row in places
+    ]
     data = {"data": {"values": values}}
     encoding = {"x": x}
     text = {"type": "text", "style": "note", "align": "left", "dx": 5, "baseline": "bottom"}

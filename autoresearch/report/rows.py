@@ -74,6 +74,7 @@ class Rows:
             "started_at": trial.started_at,
             "finished_at": trial.finished_at,
             "hours": self._hours,
+            "minutes": 60 * self._hours,
             "elapsed": elapsed,
             "tokens_spent": self._tokens,
             "runs": len(trial.replicates) + len(trial.champion_replicates),

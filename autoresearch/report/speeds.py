@@ -8,7 +8,7 @@ from typing import Any
 
 from autoresearch.report.chart import Chart, Column, axis, spec
 from autoresearch.report.looks import POINT, QUIET, status, tip
-from autoresearch.report.progress import reach, tick_format
+from autoresearch.report.progress import clock, reach, tick_format
 
 Story = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -36,14 +36,14 @@ def _over_time(
     rows = [row for row in story["trials"] if row[field] is not None]
     if not rows:
         return None
-    x = {"field": "hours", "type": "quantitative", "axis": axis("hours since the study began")}
+    x = clock(story)
     x["scale"] = {"zero": False, "nice": False, "padding": 12}
     y: dict[str, Any] = {"type": "quantitative", "axis": axis(title, form)}
     y["scale"] = {"zero": False}
     line = {"field": field, "op": "median", "as": "median"}
     layers = [
         {
-            "mark": {**POINT, "size": 30, "opacity": 0.55},
+            "mark": {**POINT, "size": 30, "opacity": 0.7},
             "encoding": {
                 "x": x,
                 "y": {**y, "field": field},
@@ -107,7 +107,7 @@ def throughput(story: Story) -> Chart | None:
     inside = f"datum.tokens > 0 && datum.score >= {low!r} && datum.score <= {high!r}"
     points = {"x": x, "y": y, **status(sorted({row["status"] for row in rows}), tooltip=shown)}
     size = {"condition": {"test": "datum.status == 'keep'", "value": 90}, "value": 30}
-    opacity = {"condition": {"test": "datum.status == 'keep'", "value": 1}, "value": 0.5}
+    opacity = {"condition": {"test": "datum.status == 'keep'", "value": 1}, "value": 0.7}
     drawn = spec(
         height=280,
         data={"name": "trials"},

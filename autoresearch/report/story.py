@@ -23,7 +23,7 @@ from autoresearch.engine.noise import Noise
 from autoresearch.engine.proposers.text import clean
 from autoresearch.engine.recheck import KIND as RECHECK
 from autoresearch.engine.state import State
-from autoresearch.engine.trial import Trial, TrialStatus
+from autoresearch.engine.trial import Replicate, Trial, TrialStatus
 from autoresearch.narration import together
 from autoresearch.opening import AnyStudy
 from autoresearch.report import kinds
@@ -52,6 +52,7 @@ class Story:
         self._recheck: dict[str, Any] | None = None
         self._holdouts: dict[int, Mapping[str, Any]] = {}
         self._told: dict[str, Any] | None = None
+        self._names: dict[str, str] = {}  # of machines, by hardware id
 
     def __call__(self) -> dict[str, Any]:
         """The document, as the ledger stands; the same object while nothing is new."""
@@ -133,7 +134,7 @@ class Story:
             "trials": list(rows),
             "steps": _levels(rows, self._rows.score_ids, noises),
             "lineage": kept,
-            "machines": _machines(state.trials.values()),
+            "machines": self._machines(),
             "floor": self._floor(champion),
             "recheck": self._recheck,
             "secondary": dict(self._secondary),
@@ -185,6 +186,35 @@ class Story:
                 floor = result.get("floor_bpb")
                 return finite(float(floor)) if isinstance(floor, (int, float)) else None
         return None
+
+    def _machines(self) -> list[dict[str, Any]]:
+        """What the runs were made on and how: each combination with the trials it made."""
+        found: dict[str, dict[str, Any]] = {}
+        for trial in self.state.trials.values():
+            run = trial.replicates[0] if trial.replicates else None
+            stated = {} if run is None else run.details.get("conditions") or {}
+            if run is None or not trial.tier or (run.failure is not None and not stated):
+                continue  # what died early knows less of where it ran
+            facts = {
+                "hardware_id": trial.hardware_id,
+                "name": self._name(trial.hardware_id, run),
+                "backend": trial.backend,
+                "tier": trial.tier,
+                "conditions": {k: v for k, v in stated.items() if v not in (None, "")},
+            }
+            key = json.dumps(facts, sort_keys=True, default=str)
+            found.setdefault(key, {**facts, "trials": 0})["trials"] += 1
+        return list(found.values())
+
+    def _name(self, hardware_id: str, run: Replicate) -> str:
+        """What the harness called the machine: `2 x NVIDIA H100, 80 GiB`; "" where it is lost."""
+        if hardware_id not in self._names:
+            hardware = _result(run.details.get("run_dir"), self.study).get("hardware")
+            known = hardware if isinstance(hardware, dict) else {}
+            size, name = known.get("memory_bytes"), clean(str(known.get("name") or ""))
+            memory = f", {size / 2**30:.0f} GiB" if isinstance(size, (int, float)) else ""
+            self._names[hardware_id] = f"{name}{memory}" if name else ""
+        return self._names[hardware_id]
 
     def _front(self) -> list[int]:
         if isinstance(self.study, Study) or not self._secondary:
@@ -258,7 +288,7 @@ def _levels(
 ) -> list[dict[str, Any]]:
     """The best score wherever it changed, and at the end; low and high hold one run in 20 out."""
     found: list[dict[str, Any]] = []
-    names = ("id", "hours", "tokens_spent", "part", "best", "idea", "gain", "confidence")
+    names = ("id", "hours", "minutes", "tokens_spent", "part", "best", "idea", "gain", "confidence")
     before = None
     for number, row in enumerate(rows):
         mark = row["part"], row["best"]
@@ -274,39 +304,17 @@ def _levels(
     return found
 
 
-def _machines(trials: Iterable[Trial]) -> list[dict[str, Any]]:
-    """What the runs were made on and how: each combination with the trials it made."""
-    found: dict[str, dict[str, Any]] = {}
-    for trial in trials:
-        run = trial.replicates[0] if trial.replicates else None
-        if run is None or not trial.tier:
-            continue
-        stated = run.details.get("conditions")
-        conditions = {k: v for k, v in (stated or {}).items() if v not in (None, "")}
-        facts = {
-            "hardware_id": trial.hardware_id,
-            "backend": trial.backend,
-            "tier": trial.tier,
-            "conditions": conditions,
-        }
-        if run.failure is not None and not conditions:
-            continue  # what died early knows less of where it ran
-        key = json.dumps(facts, sort_keys=True, default=str)
-        found.setdefault(key, {**facts, "trials": 0})["trials"] += 1
-    return list(found.values())
-
-
 def _by_kind(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Tries and keeps by kind, and the best gain that was kept; the most tried first."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
         if row["parent"] is None:
             continue
-        kind = found.setdefault(row["kind"], {"kind": row["kind"], "tried": 0, "gain": 0.0})
+        kind = found.setdefault(row["kind"], {"kind": row["kind"], "tried": 0, "gain": None})
         kind["tried"] += 1
         kind[row["status"]] = kind.get(row["status"], 0) + 1
         if row["status"] == TrialStatus.KEEP.value:
-            kind["gain"] += row["gain"] or 0.0
+            kind["gain"] = (kind["gain"] or 0.0) + (row["gain"] or 0.0)
     return sorted(found.values(), key=lambda kind: (-kind["tried"], kind["kind"]))
 
 
