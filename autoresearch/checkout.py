@@ -29,6 +29,7 @@ class CheckoutEdit:
     change: Change
     description: str
     predicted: float | None = None
+    proposer: str = PROPOSER
 
     def __call__(self, scratch: Path, failure: Failure | None, attempt: int) -> Proposal:
         """Write the edited artifacts; a failed edit goes back to whoever made it."""
@@ -41,7 +42,7 @@ class CheckoutEdit:
                 continue
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(file.new)
-        details = {"proposer": PROPOSER}
+        details = {"proposer": self.proposer}
         return Proposal(self.description, self.predicted, UNKNOWN_COST, details=details)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -17,17 +17,35 @@ from autoresearch.options import (
 )
 
 if TYPE_CHECKING:
+    from autoresearch.checkout import CheckoutEdit
     from autoresearch.console import Output
+    from autoresearch.engine.change import Change
     from autoresearch.engine.trial import Trial
     from autoresearch.study import Study
 
 EXIT_CODES = {"keep": 0, "crash": 5, "discard": 10, "rejected": 11, "pruned": 12, "noisy": 13}
 MOST_WORDS = 1_000  # characters of an idea; more is a report
+MOST_BYTES = 4_000_000  # of an edit that is handed in; the task's own limit is far lower
+SUBMITTED = "submitted"  # the proposer of such an edit
 
 
 @click.command("trial")
 @click.option("-m", "--message", required=True, metavar="IDEA", help="What the edit is to do.")
 @click.option("--predict", type=float, metavar="EFFECT", help="Expected change, such as -0.004.")
+@click.option(
+    "--edit",
+    "submitted",
+    type=click.File("rb"),
+    metavar="FILE",
+    help="Measure this edit and leave the checkout alone: a whole train.py, or a patch of the "
+    "champion's as `git diff` prints it. `-` reads it from standard input.",
+)
+@click.option(
+    "--on",
+    type=click.IntRange(min=0),
+    metavar="TRIAL",
+    help="With --edit: the champion that it was made on; refused when another is by now.",
+)
 @study_options
 @workspace_option
 @backend_option
@@ -38,6 +56,8 @@ def command(
     ctx: click.Context,
     message: str,
     predict: float | None,
+    submitted: BinaryIO | None,
+    on: int | None,
     folder: Path,
     json_mode: bool,
     **choices: Any,
@@ -46,7 +66,8 @@ def command(
 
     Kept: the study's branch has it as a commit. Otherwise train.py is as it was, and the edit lies
     in the trial's folder as change.diff, also when a check refused it. The first call measures
-    train.py as it was before the edit, on three seeds.
+    train.py as it was before the edit, on three seeds. With --edit the checkout stays as it is,
+    except that one of the study's branch without edits follows what is kept.
 
     \b
     Exit codes:
@@ -58,29 +79,46 @@ def command(
       13  noisy      the machine was disturbed; train.py keeps the edit, try again
     """
     import backends
-    from autoresearch.checkout import switch_to_study, working_edit
+    from autoresearch.checkout import CheckoutEdit
     from autoresearch.console import Output, looking
     from autoresearch.engine.errors import Rejected
     from autoresearch.narration import narrated
     from autoresearch.study import Options, Study
 
+    if on is not None and submitted is None:
+        raise click.UsageError("--on goes with --edit")
     out = Output(json_mode)
     idea = idea_of(message, predict)
     options = Options(**choices)
+    data = None if submitted is None else submitted.read(MOST_BYTES + 1)
     with narrated(out) as on_event, Study.write(folder, options, on_event) as study:
-        moved = switch_to_study(study)
-        if moved:
-            out.say(moved)
         try:
-            change = working_edit(study)
+            change = edit_to_measure(study, out, data, on)
         except Rejected as rejected:
             refuse(ctx, out, rejected)
             return
         with looking(on_event):
             backends.make_ready(choices["backend"])
-        trial, left = measure(study, change, idea, predict, out)
+        proposer = {} if data is None else {"proposer": SUBMITTED}
+        edit = CheckoutEdit(change, idea, predict, **proposer)
+        trial, left = measure(study, edit, out)
     show_end(out, study, trial, left)
     ctx.exit(EXIT_CODES[str(trial.status)])
+
+
+def edit_to_measure(study: Study, out: Output, data: bytes | None, on: int | None) -> Change:
+    """The edit in the checkout, or the one that was handed in. Raises Rejected and UsageError."""
+    from autoresearch.checkout import switch_to_study, working_edit
+    from autoresearch.submitted import submitted_edit
+
+    if data is not None:
+        if len(data) > MOST_BYTES:
+            raise click.BadParameter(f"more than {MOST_BYTES:,} bytes", param_hint="--edit")
+        return submitted_edit(study, data, on)
+    moved = switch_to_study(study)
+    if moved:
+        out.say(moved)
+    return working_edit(study)
 
 
 def idea_of(message: str, predict: float | None) -> str:
@@ -95,18 +133,16 @@ def idea_of(message: str, predict: float | None) -> str:
     return idea
 
 
-def measure(
-    study: Study, change: Any, idea: str, predict: float | None, out: Output
-) -> tuple[Trial, tuple[str, ...]]:
+def measure(study: Study, edit: CheckoutEdit, out: Output) -> tuple[Trial, tuple[str, ...]]:
     """The trial of an edit, and the files that could not be put back. Raises UsageError."""
     from autoresearch.awake import awake
-    from autoresearch.checkout import CheckoutEdit, put_back
+    from autoresearch.checkout import put_back
     from autoresearch.commands.run import stopping
     from autoresearch.engine.errors import StudyStopped
     from autoresearch.engine.trial import Trial, TrialStatus
     from prepare.errors import UsageError
 
-    begun = bool(study.state.trials)
+    change, begun = edit.change, bool(study.state.trials)
     with stopping(study.loop, out), awake():
         if not begun:
             out.say("measuring train.py as it was before the edit first: the baseline")
@@ -118,13 +154,13 @@ def measure(
                 "nothing was edited: train.py is the champion's",
                 "edit it, then call `autoresearch trial -m IDEA` again",
             )
-        trial = study.loop.trial(CheckoutEdit(change, idea, predict))
+        trial = study.loop.trial(edit)
     if not isinstance(trial, Trial):
         raise StudyStopped(f"no trial: {trial.problem}", "see `autoresearch status`")
     if trial.status in (TrialStatus.KEEP, TrialStatus.NOISY):
         return trial, ()
     save_edit(study, trial, change)
-    return trial, put_back(study, change)
+    return trial, () if edit.proposer == SUBMITTED else put_back(study, change)
 
 
 def save_edit(study: Study, trial: Trial, change: Any) -> None:
@@ -181,7 +217,9 @@ def show_end(out: Output, study: Study, trial: Trial, left: tuple[str, ...]) -> 
     show_crash(out, trial)
     if left:
         out.warn(f"not put back, it was edited on meanwhile: {', '.join(left)}")
+    submitted = trial.proposer == SUBMITTED
     tree = "as edited" if status in ("keep", "noisy") or left else "put back"
+    tree = "not touched" if submitted else tree
     document = {
         "trial": trial.to_dict(),
         "champion": study.state.champion,
@@ -195,5 +233,7 @@ def show_end(out: Output, study: Study, trial: Trial, left: tuple[str, ...]) -> 
         "rejected": [f"{again}    brings the edit back, to change it", "or try another idea"],
         "noisy": ["call the same again when the machine is calm: train.py still has the edit"],
     }
+    if submitted:
+        steps = {"noisy": ["call the same again when the machine is calm"]}
     then = steps.get(status, ["try another idea: train.py is the champion's again"])
     out.result(document, then=then)
