@@ -13,6 +13,7 @@ from typing import Any
 
 from autoresearch.engine.trial import in_dollars
 from autoresearch.narration import duration
+from autoresearch.report.forms import gain, score
 from autoresearch.report.looks import WORDS
 
 Story = Mapping[str, Any]
@@ -35,14 +36,16 @@ def verdict(story: Story) -> str:
         ended = "no trial yet" if not story["trials"] else "no trial has a score"
         return f"{ended[0].upper()}{ended[1:]}."
     if not totals["trials"]:
-        return f"The baseline was measured: {metric} {best:.6f}. Nothing was tried yet."
+        return f"The baseline was measured: {metric} {score(story, best)}. Nothing was tried yet."
     tried = f"{totals['trials']} trial{'' if totals['trials'] == 1 else 's'}"
     if not totals["kept"]:
-        return f"None of {tried} was shown to be better than the baseline, {metric} {best:.6f}."
-    gain, base = totals["gain"], story["baseline"]
-    share = f" ({abs(gain / base):.1%})" if base else ""
+        stands = f"{metric} {score(story, best)}"
+        return f"None of {tried} was shown to be better than the baseline, {stands}."
+    base, better = story["baseline"], gain(story, totals["gain"]).lstrip("+")
+    share = f" ({abs(totals['gain'] / base):.1%})" if base else ""
     steps = f"{totals['kept']} kept idea{'' if totals['kept'] == 1 else 's'} of {tried}"
-    return f"{metric} {base:.6f} → {best:.6f}: better by {gain:.4f}{share}, in {steps}."
+    change = f"{score(story, base)} → {score(story, best)}"
+    return f"{metric} {change}: better by {better}{share}, in {steps}."
 
 
 def figures(story: Story) -> list[Fact]:
@@ -56,9 +59,12 @@ def _score(story: Story) -> Iterator[Fact]:
         return
     noise = story["noise"]
     note = "" if noise is None else f"one run scatters by ±{noise['sd']:.2g}"
-    yield Fact(f"best {story['metric']}", f"{story['best']:.6f}", note)
+    note = "repeats agree exactly" if noise and not noise["sd"] else note
+    yield Fact(f"best {story['metric']}", score(story, story["best"]), note)
     if story["totals"]["kept"]:
-        yield Fact("gain", f"{story['totals']['gain']:.4f}", f"from {story['baseline']:.6f}")
+        yield Fact(
+            "gain", gain(story, story["totals"]["gain"]), f"from {score(story, story['baseline'])}"
+        )
 
 
 def _checked(story: Story) -> Iterator[Fact]:
@@ -68,7 +74,7 @@ def _checked(story: Story) -> Iterator[Fact]:
     seeds = len(found["seeds"])
     trial = f"trial {found['trial']}"
     note = f"{trial} on {seeds} fresh seeds, {found['wins']} won, {found['confidence']:.1%} sure"
-    yield Fact("gain rechecked", f"{found['gain']:+.4f}", note)
+    yield Fact("gain rechecked", gain(story, found["gain"]), note)
 
 
 def _floor(story: Story) -> Iterator[Fact]:
@@ -85,7 +91,7 @@ def _tries(story: Story) -> Iterator[Fact]:
     totals = story["totals"]
     counts = [f"{n} {WORDS.get(name, name)}" for name, n in totals["counts"].items()]
     if totals["no_proposals"]:
-        counts.append(f"{totals['no_proposals']} times no proposal")
+        counts.append(f"asked {totals['no_proposals']} more for nothing")
     yield Fact("trials", f"{totals['trials']:,}", ", ".join(counts))
 
 
@@ -146,11 +152,12 @@ def _when(story: Story) -> Iterator[Fact]:
 
 def _machines(story: Story) -> Iterator[Fact]:
     for machine in story["machines"]:
-        words = [machine["backend"], f"isolated by {machine['tier']}"]
+        words = [machine["backend"]] if machine["backend"] else []
+        words.append(f"isolated by {machine['tier']}")
         words += [f"{name} {value}" for name, value in machine["conditions"].items()]
         count = machine["trials"]
         trials = f"{count} trial{'' if count == 1 else 's'}"
-        name = machine["name"] or machine["hardware_id"] or "not known"
+        name = machine["name"] or machine["hardware_id"] or "its name is not recorded"
         yield Fact("hardware", name, ", ".join([*words, trials]))
 
 

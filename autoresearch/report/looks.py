@@ -129,6 +129,6 @@ def tip(*fields: str) -> list[dict[str, Any]]:
         item = {"field": name or title, "title": title}
         item["type"] = "quantitative" if form else "nominal"
         if form:
-            item["format"] = form
+            item["format"] = form.replace("g", "~g")  # d3 keeps zeros that Python drops
         found.append(item)
     return found

@@ -13,6 +13,7 @@ from autoresearch.narration import number
 from autoresearch.report.chart import Chart
 from autoresearch.report.charts import charts
 from autoresearch.report.facts import Fact, circumstances, figures, verdict
+from autoresearch.report.forms import gain_form, score_form
 
 # With a table of each chart the file would repeat itself: these say what the others don't.
 TABLES = ("kinds", "phases", "predicted", "trade_offs", "held_out")
@@ -61,12 +62,12 @@ def _kept(story: Mapping[str, Any]) -> list[str]:
     steps = story["lineage"][1:]
     if not steps:
         return []
-    rows = []
+    rows, form = [], gain_form(story)
     for step in steps:
-        low, high = number(step["low"], "+.4f"), number(step["high"], "+.4f")
+        low, high = number(step["low"], form), number(step["high"], form)
         span = "-" if step["low"] is None else f"{low} to {high}"
         sure = number(step["confidence"], ".1%")
-        score, gain = number(step["score"]), number(step["gain"], "+.4f")
+        score, gain = number(step["score"], score_form(story)), number(step["gain"], form)
         rows.append((step["id"], score, gain, span, sure, step["idea"]))
     titles = ("trial", story["metric"], "gain", "95% interval", "confidence", "idea")
     right = (True, True, True, True, True, False)

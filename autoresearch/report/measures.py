@@ -11,6 +11,7 @@ from typing import Any
 
 from autoresearch.narration import duration
 from autoresearch.report.chart import Chart, Column, axis, spec
+from autoresearch.report.forms import effect_form, gain
 from autoresearch.report.looks import COLOURS, FAINT, KEPT, POINT, status, tip
 
 Story = Mapping[str, Any]
@@ -32,8 +33,9 @@ def effects(story: Story) -> Chart | None:
     rows = [{**step, "label": f"{step['id']}  {step['idea']}"} for step in shown]
     y = {"field": "label", "type": "nominal", "sort": None, "axis": axis("", labelLimit=300)}
     x = {"type": "quantitative", "axis": axis(f"gain in {story['metric']}, with its 95% interval")}
+    form = effect_form(story)
     shown_tip = tip(
-        "trial|id|d", "idea", "gain|gain|+.6f", "from|low|+.6f", "to|high|+.6f",
+        "trial|id|d", "idea", f"gain|gain|{form}", f"from|low|{form}", f"to|high|{form}",
         "confidence of the decision|confidence|.1%", "why|reason",
     )  # fmt: skip
     layers = [
@@ -54,11 +56,11 @@ def effects(story: Story) -> Chart | None:
     which = "" if len(shown) == len(kept) else f", the {len(shown)} largest shown"
     words = (
         f"{_count(len(kept), 'kept idea')}{which}; the most came from trial {largest['id']}: "
-        f"{largest['gain']:+.4f}."
+        f"{gain(story, largest['gain'])}."
     )
     columns = (
-        Column("Trial", "id", "d"), Column("Idea", "idea"), Column("Gain", "gain", "+.6f"),
-        Column("From", "low", "+.6f"), Column("To", "high", "+.6f"),
+        Column("Trial", "id", "d"), Column("Idea", "idea"), Column("Gain", "gain", form),
+        Column("From", "low", form), Column("To", "high", form),
         Column("Confidence", "confidence", ".1%"),
     )  # fmt: skip
     drawn = spec(height={"step": 26}, layer=layers)
@@ -86,12 +88,13 @@ def kinds(story: Story) -> Chart | None:
     )
     drawn["data"] = {"name": "kinds"}
     best = max(found, key=lambda kind: kind["gain"] or 0.0)
-    words = f"{_count(len(found), 'kind')} of tries, sorted by the parts of the program they touch"
+    sorting = "the parts of the program" if story["kind"] == "pretraining" else "how many lines"
+    words = f"{_count(len(found), 'kind')} of tries, by {sorting} they touch"
     if best["gain"]:
-        words += f"; {best['kind']} brought the most: {best['gain']:+.4f}"
+        words += f"; {best['kind']} brought the most: {gain(story, best['gain'])}"
     columns = (
         Column("Kind", "kind"), Column("Tried", "tried", "d"), Column("Kept", "keep", "d"),
-        Column("Gain kept", "gain", "+.6f"), Column("Crashed", "crash", "d"),
+        Column("Gain kept", "gain", effect_form(story)), Column("Crashed", "crash", "d"),
     )  # fmt: skip
     return Chart("kinds", "Tries by kind", f"{words}.", drawn, {"kinds": bars}, columns, found)
 
@@ -124,8 +127,8 @@ def phases(story: Story) -> Chart | None:
         for name, seconds in by_phase.items()
         if seconds
     ]
-    training = by_phase.get("training", 0.0)
-    words = f"{duration(total)} in all, {training / total:.0%} of them training"
+    most = max(by_phase, key=lambda name: by_phase[name])
+    words = f"{duration(total)} in all, {by_phase[most] / total:.0%} of it {most}"
     columns = (Column("Phase", "phase"), Column("Time", "time"), Column("Share", "share", ".1%"))
     return Chart(
         "phases", "Where the time went", f"{words}.", drawn, {"phases": bars}, columns, rows
@@ -158,12 +161,14 @@ def predicted(story: Story) -> Chart | None:
     ]
     if not rows:
         return None
-    low, high = _square(rows)
+    low, high, form = *_square(rows), effect_form(story)
     scale = {"domain": [low, high], "clamp": True, "nice": False}
     x: dict[str, Any] = {"field": "predicted_gain", "type": "quantitative", "scale": scale}
     y: dict[str, Any] = {"field": "gain", "type": "quantitative", "scale": scale}
     x["axis"], y["axis"] = axis("predicted gain"), axis("actual gain")
-    shown = tip("trial|id|d", "status", "idea", "predicted|predicted_gain|+.6f", "actual|gain|+.6f")
+    shown = tip(
+        "trial|id|d", "status", "idea", f"predicted|predicted_gain|{form}", f"actual|gain|{form}"
+    )
     ideal = [{"at": low}, {"at": high}]
     drawn = spec(
         height=300,
@@ -190,11 +195,11 @@ def predicted(story: Story) -> Chart | None:
     )
     words = (
         f"{_count(len(rows), 'prediction')}; the sign came true {right} times. Predicted "
-        f"{said:+.4f} on average, it came to {came:+.4f}."
+        f"{gain(story, said)} on average, it came to {gain(story, came)}."
     )
     columns = (
         Column("Trial", "id", "d"), Column("Status", "status"),
-        Column("Predicted gain", "predicted_gain", "+.6f"), Column("Actual gain", "gain", "+.6f"),
+        Column("Predicted gain", "predicted_gain", form), Column("Actual gain", "gain", form),
         Column("Idea", "idea"),
     )  # fmt: skip
     title = "Predicted against actual"

@@ -24,6 +24,7 @@ from autoresearch.engine.proposers.text import clean
 from autoresearch.report.chart import Chart
 from autoresearch.report.charts import charts
 from autoresearch.report.facts import circumstances, figures, verdict
+from autoresearch.report.forms import gain_form, score_form
 from autoresearch.report.looks import config
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -45,7 +46,7 @@ def page(story: Mapping[str, Any], edits: Mapping[int, str]) -> str:
     kept = [
         {**step, "diff": diff_lines(edits.get(step["id"], ""))} for step in story["lineage"][1:]
     ]
-    return _render(
+    return render(
         "report.html",
         list(made.values()),
         title=f"{story['tag']}: {story['metric']}",
@@ -56,10 +57,12 @@ def page(story: Mapping[str, Any], edits: Mapping[int, str]) -> str:
         progress=made.get("progress"),
         groups=[(title, [made[name] for name in names if name in made]) for title, names in GROUPS],
         kept=kept,
+        gain=gain_form(story),
+        score=score_form(story),
     )
 
 
-def _render(template: str, drawn: Sequence[Chart], **values: Any) -> str:
+def render(template: str, drawn: Sequence[Chart], **values: Any) -> str:
     """A template with its charts' specs and data, its style and its scripts inside."""
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     library = bundle() if drawn else ""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from autoresearch.narration import duration
 from autoresearch.report.chart import Chart, Column, axis, spec
 from autoresearch.report.facts import large
+from autoresearch.report.forms import effect_form, score, score_form
 from autoresearch.report.looks import FAINT, KEPT, status, tip
 
 Story = Mapping[str, Any]
@@ -22,33 +24,6 @@ LETTER, LINE, LABEL = 6.0, 15.0, 40  # pixels of a letter and a line of text; le
 SHORT = 1.5  # hours up to which the clock counts minutes
 BEYOND = 0.45  # of the range of the best: so far worse scores are drawn to scale
 
-COLUMNS = (
-    Column("Trial", "id", "d"),
-    Column("Status", "status"),
-    Column("Score", "score", ".6f"),
-    Column("Effect", "delta", "+.6f"),
-    Column("Confidence", "confidence", ".1%"),
-    Column("Idea", "idea"),
-    Column("Why", "reason"),
-)
-STEPS = (
-    Column("Trial", "id", "d"),
-    Column("Best", "best", ".6f"),
-    Column("Hours", "hours", ".2f"),
-    Column("Tokens", "tokens_spent", ",.0f"),
-    Column("Idea", "idea"),
-)
-TIP = tip(
-    "trial|id|d",
-    "status",
-    "idea",
-    "score|score|.6f",
-    "effect|delta|+.6f",
-    "confidence|confidence|.1%",
-    "kind",
-    "why|reason",
-)
-
 
 def by_trial(story: Story) -> Chart | None:
     """The progress chart."""
@@ -56,7 +31,12 @@ def by_trial(story: Story) -> Chart | None:
     chart = _drawn(story, "progress", "Progress", x, labels=True)
     if chart is None:
         return None
-    return Chart(**{**vars(chart), "columns": COLUMNS, "rows": story["trials"]})
+    columns = (
+        Column("Trial", "id", "d"), Column("Status", "status"),
+        Column("Score", "score", score_form(story)), Column("Effect", "delta", effect_form(story)),
+        Column("Confidence", "confidence", ".1%"), Column("Idea", "idea"), Column("Why", "reason"),
+    )  # fmt: skip
+    return replace(chart, columns=columns, rows=story["trials"])
 
 
 def by_clock(story: Story) -> Chart | None:
@@ -102,7 +82,7 @@ def _drawn(
     present = sorted({row["status"] for row in trials})
     layers = [
         *_best(x, y),
-        *_points(x, y, present, (low, high), story["direction"]),
+        *_points(story, x, y, present, (low, high)),
         *_parts(story, x),
         *_floor(story, (low, high)),
     ]
@@ -112,7 +92,12 @@ def _drawn(
         layers += _labels(x, y)
     drawn = spec(height=HEIGHT if labels else 260, layer=layers)
     drawn["resolve"] = {"scale": {"color": "shared", "shape": "shared"}}
-    return Chart(name, title, words or summary(story), drawn, data, STEPS, steps)
+    columns = (
+        Column("Trial", "id", "d"), Column("Best", "best", score_form(story)),
+        Column("Hours", "hours", ".2f"), Column("Tokens", "tokens_spent", ",.0f"),
+        Column("Idea", "idea"),
+    )  # fmt: skip
+    return Chart(name, title, words or summary(story), drawn, data, columns, steps)
 
 
 def summary(story: Story) -> str:
@@ -121,11 +106,11 @@ def summary(story: Story) -> str:
     if story["best"] is None:
         return f"{totals['trials']} trials, none with a score."
     if not totals["trials"]:
-        return f"The baseline alone: {metric} {story['best']:.6f}."
+        return f"The baseline alone: {metric} {score(story, story['best'])}."
     words = f"{totals['trials']} trials, {totals['kept']} of them kept"
     if not totals["kept"]:
-        return f"{words}: the baseline's {metric} {story['best']:.6f} stands."
-    return f"{words}: {metric} {story['baseline']:.6f} to {story['best']:.6f}."
+        return f"{words}: the baseline's {metric} {score(story, story['best'])} stands."
+    return f"{words}: {metric} {score(story, story['baseline'])} to {score(story, story['best'])}."
 
 
 def _halfway(story: Story, field: str, said: Callable[[float], str]) -> str:
@@ -188,20 +173,20 @@ def _best(x: dict[str, Any], y: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _points(
+    story: Story,
     x: dict[str, Any],
     y: dict[str, Any],
     present: list[str],
     domain: tuple[float, float],
-    direction: str,
 ) -> list[dict[str, Any]]:
     """Discarded ones faint, those off the scale and those without a score on the worse edge."""
     low, high = domain
     inside = f"isValid(datum.score) && datum.score >= {low!r} && datum.score <= {high!r}"
     outside = f"isValid(datum.score) && !({inside})"
-    worse = 0 if direction == "minimize" else "height"
+    worse = 0 if story["direction"] == "minimize" else "height"
     edge = {"expr": "8" if worse == 0 else "height - 8"}
     point = {"type": "point", "filled": True, "clip": False}
-    both = status(present, tooltip=TIP)
+    both = status(present, tooltip=_tip(story))
     trials = {"data": {"name": "trials"}}
     away = {**both, "shape": {"value": "triangle-up" if worse == 0 else "triangle-down"}}
     return [
@@ -230,6 +215,13 @@ def _points(
             "encoding": {"x": x, "y": y, **both},
         },
     ]
+
+
+def _tip(story: Story) -> list[dict[str, Any]]:
+    return tip(
+        "trial|id|d", "status", "idea", f"score|score|{score_form(story)}",
+        f"effect|delta|{effect_form(story)}", "confidence|confidence|.1%", "kind", "why|reason",
+    )  # fmt: skip
 
 
 def _parts(story: Story, x: dict[str, Any]) -> list[dict[str, Any]]:
@@ -285,7 +277,7 @@ def placed(
         y = (domain[1] - step["best"]) / height * HEIGHT
         for side, left in (("right", x + 8), ("left", x - 8 - LETTER * len(text))):
             box = (left, y - 8 - LINE, left + LETTER * len(text), y - 8)
-            inside = left >= 0 and box[2] <= WIDTH + 20 and box[1] >= 12
+            inside = left >= 0 and box[2] <= WIDTH + 20 and box[1] >= -8
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
                 found.append({"id": step["id"], "best": step["best"], "text": text, "side": side})

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autoresearch.report.chart import Chart, Column, axis, spec
+from autoresearch.report.forms import score_form
 from autoresearch.report.looks import POINT, QUIET, status, tip
 from autoresearch.report.progress import clock, reach, tick_format
 
@@ -103,7 +104,9 @@ def throughput(story: Story) -> Chart | None:
     y["scale"] = {"domain": [low, high], "nice": False, "zero": False}
     x = {"field": "tokens", "type": "quantitative", "scale": {"zero": False, "padding": 12}}
     x["axis"] = axis("tokens that one run trained on", "~s")
-    shown = tip("trial|id|d", "status", "idea", "score|score|.6f", "tokens|tokens|,.0f")
+    shown = tip(
+        "trial|id|d", "status", "idea", f"score|score|{score_form(story)}", "tokens|tokens|,.0f"
+    )
     inside = f"datum.tokens > 0 && datum.score >= {low!r} && datum.score <= {high!r}"
     points = {"x": x, "y": y, **status(sorted({row["status"] for row in rows}), tooltip=shown)}
     size = {"condition": {"test": "datum.status == 'keep'", "value": 90}, "value": 30}
@@ -122,7 +125,7 @@ def throughput(story: Story) -> Chart | None:
     words = f"A run of the champion's trains on {change:+.0%} tokens against the baseline's."
     columns = (
         Column("Trial", "id", "d"), Column("Tokens", "tokens", ",.0f"),
-        Column("Score", "score", ".6f"), Column("Idea", "idea"),
+        Column("Score", "score", score_form(story)), Column("Idea", "idea"),
     )  # fmt: skip
     title = "Score against the tokens of one run"
     return Chart("throughput", title, words, drawn, {"trials": story["trials"]}, columns, kept)

@@ -20,7 +20,7 @@ from typing import Any
 
 from autoresearch.engine.ledger import ENVELOPE
 from autoresearch.engine.noise import Noise
-from autoresearch.engine.proposers.text import clean
+from autoresearch.engine.proposers.text import clean, number
 from autoresearch.engine.recheck import KIND as RECHECK
 from autoresearch.engine.state import State
 from autoresearch.engine.trial import Replicate, Trial, TrialStatus
@@ -111,7 +111,9 @@ class Story:
         objective = study.task.objective
         noises = {score_id: state.noise(score_id) for score_id in self._rows.score_ids}
         champion = None if state.champion is None else state.trials[state.champion]
-        headers = [r for r in records if r.get("kind") == "study"]
+        header: Mapping[str, Any] = next(
+            (r for r in reversed(records) if r.get("kind") == "study"), {}
+        )
         rows = self._rows.rows
         kept = steps(state, noises, objective.direction)
         return {
@@ -123,8 +125,8 @@ class Story:
             "description": study.task.description,
             "policy": study.task.policy.model_dump(mode="json"),
             "constraints": [str(constraint) for constraint in study.task.constraints],
-            "settings": dict(study.conditions),
-            "versions": dict((headers[-1] if headers else {}).get("versions", {})),
+            "settings": dict(header.get("settings") or study.conditions),
+            "versions": dict(header.get("versions") or {}),
             "champion": None if champion is None else champion.id,
             "best": None if champion is None else finite(champion.score),
             "score_id": "" if champion is None else champion.score_id,
@@ -135,7 +137,8 @@ class Story:
             "steps": _levels(rows, self._rows.score_ids, noises),
             "lineage": kept,
             "machines": self._machines(),
-            "floor": self._floor(champion),
+            **self._text(champion),
+            "champion_scores": self._champion_scores(champion),
             "recheck": self._recheck,
             "secondary": dict(self._secondary),
             "front": self._front(),
@@ -176,16 +179,19 @@ class Story:
             "finished_at": rows[-1]["finished_at"] if rows else "",
         }
 
-    def _floor(self, champion: Trial | None) -> float | None:
-        """The entropy of the validation text, where a run of the champion's said it."""
-        if champion is None:
-            return None
-        for run in champion.replicates:
+    def _text(self, champion: Trial | None) -> dict[str, float | None]:
+        """What a run of the champion's said of the text: its entropy, and how much was scored."""
+        names = {"floor": "floor_bpb", "scored_bytes": "scored_bytes"}
+        for run in () if champion is None else champion.replicates:
             result = _result(run.details.get("run_dir"), self.study)
-            if result.get("score_id") == champion.score_id:
-                floor = result.get("floor_bpb")
-                return finite(float(floor)) if isinstance(floor, (int, float)) else None
-        return None
+            if champion is not None and result.get("score_id") == champion.score_id:
+                return {name: number(result.get(key)) for name, key in names.items()}
+        return dict.fromkeys(names)
+
+    def _champion_scores(self, champion: Trial | None) -> list[float]:
+        if champion is None:
+            return []
+        return list(self.state.scores_of(champion.id, champion.score_id).values())
 
     def _machines(self) -> list[dict[str, Any]]:
         """What the runs were made on and how: each combination with the trials it made."""
@@ -231,9 +237,8 @@ class Story:
 
     def _held_out(self) -> dict[str, Any]:
         found = {}
-        for number, run in sorted(self._holdouts.items()):
-            score = run.get("score")
-            found[str(number)] = score if isinstance(score, (int, float)) else None
+        for trial_id, run in sorted(self._holdouts.items()):
+            found[str(trial_id)] = number(run.get("score"))
         return found
 
 
@@ -290,9 +295,9 @@ def _levels(
     found: list[dict[str, Any]] = []
     names = ("id", "hours", "minutes", "tokens_spent", "part", "best", "idea", "gain", "confidence")
     before = None
-    for number, row in enumerate(rows):
+    for place, row in enumerate(rows):
         mark = row["part"], row["best"]
-        if row["best"] is None or (mark == before and number < len(rows) - 1):
+        if row["best"] is None or (mark == before and place < len(rows) - 1):
             continue
         noise = noises.get(score_ids[row["part"]]) if score_ids else None
         around = BAND * noise.sd if noise else 0.0
