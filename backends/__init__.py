@@ -61,6 +61,7 @@ class Selection:
             "AUTORESEARCH_ATTENTION": self.policy.attention,
             "AUTORESEARCH_LOSS": self.policy.loss,
             "AUTORESEARCH_GRAM": self.policy.gram,
+            "AUTORESEARCH_LINEAR": self.policy.linear,
         }
 
 

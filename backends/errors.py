@@ -5,7 +5,7 @@ BackendError                    exit 1
 ├── UnknownOverride             exit 2   an AUTORESEARCH_... variable is nonsense
 ├── BackendUnavailable          exit 4   known, but this machine can't offer it, and why
 ├── AttentionUnavailable        exit 4   an implementation can't be loaded or launched
-├── KernelUnavailable           exit 4   a Triton kernel was asked for and can't run here
+├── KernelUnavailable           exit 4   a kernel, or FP8, was asked for and can't run here
 ├── WeightsMismatch             exit 5   a weights file is unreadable or another model's
 └── UnsupportedOperation        exit 5   train.py asks for something the backend doesn't have
     (also an AttributeError, so that hasattr answers False)
@@ -73,13 +73,13 @@ class AttentionUnavailable(BackendError):
 
 
 class KernelUnavailable(BackendError):
-    """A kernel of ours was asked for by name and can't run here."""
+    """A kernel, or FP8, was asked for by name and can't run here."""
 
     exit_code = 4
 
     def __init__(self, item: str, reason: str) -> None:
         hint = f"unset AUTORESEARCH_{item.upper()} to have it chosen by what runs here"
-        super().__init__(f"the Triton kernel for {item} is not available: {reason}", hint)
+        super().__init__(f"the {item} that was asked for is not available: {reason}", hint)
         self.item = item
         self.reason = reason
 

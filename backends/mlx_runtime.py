@@ -25,6 +25,7 @@ import numpy as np
 import backends
 from backends import mlx_attention
 from backends import mlx_gradients as gradients
+from backends.errors import KernelUnavailable
 from backends.gram import gram
 from backends.mlx_softcap import softcap_cross_entropy
 from backends.mlx_torch import Tensor, nn
@@ -49,6 +50,7 @@ __all__ = [
     "gram",
     "hardware",
     "is_out_of_memory",
+    "linear",
     "load_weights",
     "matmul_peak",
     "name",
@@ -192,6 +194,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
     Query i sees keys i - window .. i, both included; window None, or T - 1 and more: full causal.
     """
     return Tensor(settle(mlx_attention.attention(to_array(q), to_array(k), to_array(v), window)))
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x @ weight.T with the weight in x's dtype: x (..., K), weight (N, K) -> (..., N).
+
+    Raises KernelUnavailable where FP8 was asked for: MLX has no such products.
+    """
+    if _this("policy").linear == "fp8":
+        raise KernelUnavailable("linear", "MLX has no FP8 products with gradients")
+    return nn.functional.linear(x, weight.to(x.dtype))
 
 
 # Measured and reported.

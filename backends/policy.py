@@ -22,6 +22,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 ATTENTION = ("fa3", "flash", "flex", "triton", "block_local", "dense", "sdpa")
 LOSS = ("chunked", "triton")
 GRAM = ("matmul", "triton")
+LINEAR = ("plain", "fp8")
 # What runs anywhere.
 PLAINEST = {"dtype": "float32", "compile": "eager", "loss": "chunked", "gram": "matmul"}
 WINS_BY = 1.03  # a first choice gives way only to what is 3% faster: less is noise
@@ -36,11 +37,12 @@ class Overrides:
     attention: str | None = None
     loss: str | None = None
     gram: str | None = None
+    linear: str | None = None
     source: str = "AUTORESEARCH_{}"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Overrides:
-        """AUTORESEARCH_DTYPE, _COMPILE, _ATTENTION, _LOSS and _GRAM; empty is unset.
+        """AUTORESEARCH_DTYPE, _COMPILE, _ATTENTION, _LOSS, _GRAM, _LINEAR; empty is unset.
 
         Raises UnknownOverride.
         """
@@ -52,6 +54,7 @@ class Overrides:
             attention=_one_of(environ, "AUTORESEARCH_ATTENTION", ATTENTION),
             loss=_one_of(environ, "AUTORESEARCH_LOSS", LOSS),
             gram=_one_of(environ, "AUTORESEARCH_GRAM", GRAM),
+            linear=_one_of(environ, "AUTORESEARCH_LINEAR", LINEAR),
         )
 
     def why(self, item: str) -> str:
@@ -100,6 +103,7 @@ class Policy:
     master_dtype: str = "float32"
     loss: str = "chunked"  # one of LOSS: the soft-capped cross-entropy
     gram: str = "matmul"  # one of GRAM: a matrix times its own transpose
+    linear: str = "plain"  # one of LINEAR: the blocks' matrix products while training
     environment: Mapping[str, str] = field(
         default_factory=dict
     )  # to be set before the framework loads
@@ -139,6 +143,12 @@ def choose_policy(
     )
     loss, loss_reason = _decide(hardware, "loss", figures, overrides, overrides.loss)
     gram, gram_reason = _decide(hardware, "gram", figures, overrides, overrides.gram)
+    # Never by speed alone: FP8 changes what is computed, so it is somebody's experiment.
+    linear_reason = (
+        overrides.why("linear")
+        if overrides.linear
+        else "FP8 rounds to 2 or 3 bits of mantissa: AUTORESEARCH_LINEAR=fp8 asks for it"
+    )
     environment, environment_reason = launch_environment(hardware)
     compiled = compile_ == "compiled"
     scaling = dtype == "float16"
@@ -151,6 +161,7 @@ def choose_policy(
         loss_scaling=scaling,
         loss=loss,
         gram=gram,
+        linear=overrides.linear or "plain",
         environment=environment,
         probe_shape=probe_shape(hardware),
         reasons={
@@ -164,6 +175,7 @@ def choose_policy(
             "master_dtype": "updates smaller than bfloat16's 3 digits must not be lost",
             "loss": loss_reason,
             "gram": gram_reason,
+            "linear": linear_reason,
             "environment": environment_reason,
         },
     )

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import backends
 from backends import attention as implementations
-from backends import compiled_headers, kernels, softcap
+from backends import compiled_headers, fp8, kernels, softcap
 from backends import gram as plain_gram
 from backends.errors import KernelUnavailable
 from backends.loss_scaling import LossScaler
@@ -47,6 +47,7 @@ __all__ = [
     "gram",
     "hardware",
     "is_out_of_memory",
+    "linear",
     "load_weights",
     "matmul_peak",
     "name",
@@ -334,12 +335,25 @@ def gram(x: Tensor, alpha: float = 1.0, add: Tensor | None = None, beta: float =
     return _products.gram(x, alpha, add, beta)
 
 
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x @ weight.T with the weight in x's dtype: x (..., K), weight (N, K) -> (..., N).
+
+    In FP8 where the policy says so, a gradient is wanted and the axes are multiples of 16.
+    """
+    if _products.loss is None:
+        _products.choose()
+    if _products.fp8 and torch.is_grad_enabled() and fp8.fits(x, weight):
+        return fp8.linear(x, weight)
+    return nn.functional.linear(x, weight.to(x.dtype))
+
+
 class _Products:
-    """Which implementations of the loss and of `gram` the policy chose."""
+    """Which implementations of the loss, of `gram` and of `linear` the policy chose."""
 
     def __init__(self) -> None:
         self.loss: Any = None
         self.gram: Any = None
+        self.fp8 = False
 
     def choose(self) -> None:
         """Follow the policy. Raises KernelUnavailable where its kernel can't run."""
@@ -348,6 +362,9 @@ class _Products:
             why = kernels.unavailable(_this("hardware"))
             if getattr(policy, item) == "triton" and why:
                 raise KernelUnavailable(item, why)
+        self.fp8 = policy.linear == "fp8"
+        if self.fp8 and (why := fp8.unavailable(_this("hardware"))):
+            raise KernelUnavailable("linear", why)
         self.loss, self.gram = softcap.softcap_cross_entropy, plain_gram.gram
         if policy.loss == "triton":
             from backends.kernels import softcap as softcap_kernel

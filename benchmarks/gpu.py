@@ -45,11 +45,13 @@ SECONDS = {
     "upstream": 140,
     "attention": 120,
     "loss": 60,
+    "fp8_training": 80,
     "gram": 50,
     "adamw": 30,
     "rotate_norm": 30,
 }
 TOTAL_SECONDS = 460.0
+ASKED_FOR = {"fp8_training": {"AUTORESEARCH_LINEAR": "fp8"}}  # variables of one section
 HAS_GROUPS = hasattr(os, "killpg")  # of processes; Windows has none
 LEAST_SECONDS = 10.0  # a section isn't begun with less
 # A dry run probes nothing: it would find out how fast this processor is.
@@ -128,7 +130,10 @@ def measure(
     if not options.upstream:
         document["upstream"] = "not run: no --upstream FILE was given"
     output.parent.mkdir(parents=True, exist_ok=True)
-    groups = [list(names)] if options.dry_run else [[name] for name in names]
+    groups = [[name] for name in names]
+    if options.dry_run:
+        together = [name for name in names if name not in ASKED_FOR]
+        groups = [group for group in (together, *([n] for n in names if n in ASKED_FOR)) if group]
     for group in groups:
         left = until - time.monotonic()
         if left < LEAST_SECONDS:
@@ -137,7 +142,9 @@ def measure(
         else:
             limit = left if options.dry_run else min(left, SECONDS[group[0]])
             print(f"{', '.join(group)} ...", file=sys.stderr, flush=True)
-            found = in_process(options, group, environment, limit)
+            found = in_process(
+                options, group, {**environment, **ASKED_FOR.get(group[0], {})}, limit
+            )
         document["sections"].update(found)
         output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return document
@@ -207,7 +214,7 @@ def child(options: argparse.Namespace, names: list[str]) -> int:
     until = time.monotonic() + options.seconds
     for name in names:
         section = Section(name, options.child / f"{name}.json", until, options.dry_run)
-        if name in ("training", "warm_training"):
+        if name in ("training", "warm_training", "fp8_training"):
             run = (gpu_training.training, section, options.preset, name == "training")
         elif name == "upstream":
             run = (gpu_training.upstream, section, options.upstream, UPSTREAM_SECONDS)

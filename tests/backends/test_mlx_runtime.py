@@ -17,7 +17,7 @@ from backends import mlx_runtime as runtime  # noqa: E402
 from backends import mlx_torch as torch  # noqa: E402
 from backends import softcap, weights  # noqa: E402
 from backends.attention import reference  # noqa: E402
-from backends.errors import BackendError, WeightsMismatch  # noqa: E402
+from backends.errors import BackendError, KernelUnavailable, WeightsMismatch  # noqa: E402
 from backends.mlx_torch import nn  # noqa: E402
 from backends.mlx_torch._grad_mode import differentiating  # noqa: E402
 from backends.policy import Policy  # noqa: E402
@@ -510,3 +510,17 @@ def test_in_place_updates_do_not_grow_a_graph() -> None:
         step(x, y)
         average.lerp_(torch.rand(8, 8) + net.hidden.weight, 0.1)
     assert mx.get_active_memory() - held < 64 * 1024
+
+
+def test_linear_casts_the_weight_and_knows_no_fp8(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight = (real.tensor(RNG.standard_normal(s)).float() for s in ((2, 3, 16), (32, 16)))
+    ours = [torch.Tensor(mx.array(t.numpy())) for t in (x, weight)]
+    out = runtime.to_numpy(runtime.linear(*ours))
+    np.testing.assert_allclose(out, (x @ weight.T).numpy(), 1e-5, 1e-5)
+    half = runtime.linear(ours[0].to(torch.bfloat16), ours[1])
+    assert half.dtype == torch.bfloat16
+    monkeypatch.setattr(
+        runtime, "policy", dataclasses.replace(runtime.policy, linear="fp8"), raising=False
+    )
+    with pytest.raises(KernelUnavailable, match="MLX has no FP8"):
+        runtime.linear(*ours)

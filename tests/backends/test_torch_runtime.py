@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -20,37 +18,6 @@ from torch import nn
 import backends
 from backends.errors import AttentionUnavailable, KernelUnavailable, WeightsMismatch
 from backends.loss_scaling import INITIAL, LossScaler
-
-LAZY = ("hardware", "policy", "device", "compute_dtype")
-
-
-@pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The torch runtime on this CPU, fp32, eager, and as it was afterwards."""
-    for name, value in (("BACKEND", "cpu"), ("DTYPE", "float32"), ("COMPILE", "0")):
-        monkeypatch.setenv(f"AUTORESEARCH_{name}", value)
-    monkeypatch.setenv("AUTORESEARCH_ATTENTION", "block_local")
-    from backends import torch_runtime
-
-    before = dict(vars(torch_runtime))
-    for name in LAZY:
-        vars(torch_runtime).pop(name, None)
-    monkeypatch.setattr(torch_runtime, "_attention", torch_runtime._Attention())
-    monkeypatch.setattr(torch_runtime, "_products", torch_runtime._Products())
-    yield torch_runtime
-    for name in LAZY:
-        vars(torch_runtime).pop(name, None)
-    vars(torch_runtime).update({name: before[name] for name in LAZY if name in before})
-
-
-@pytest.fixture
-def compiling(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The runtime with compilation by a backend that traces only: seconds, not minutes."""
-    torch._dynamo.reset()
-    runtime.policy = replace(runtime.policy, compile=True, compile_mode="default")
-    quick = functools.partial(torch.compile, backend="aot_eager")
-    monkeypatch.setattr(torch, "compile", quick)
-    return runtime
 
 
 class Tiny(nn.Module):
@@ -103,7 +70,7 @@ def test_importing_looks_at_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "selection_for", looked)
     try:
         fresh = importlib.import_module("backends.torch_runtime")
-        assert not set(LAZY) & set(vars(fresh))
+        assert not {"hardware", "policy", "device", "compute_dtype"} & set(vars(fresh))
 
         @fresh.compile
         def untouched(x):
