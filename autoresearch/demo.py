@@ -176,20 +176,23 @@ def _run(folder: Path, settings: Settings, name: str, progress: Progress) -> Ent
 
 def _story(script: Path, settings: Settings, name: str, weights: str | None) -> str:
     """A sampled text; the score stands without one, so its failure is told in its place."""
+    from prepare.dataset import prepare_dataset
     from prepare.errors import PrepareError
-    from prepare.sample import sample_text
+    from prepare.sample import Drawing, write_text
 
     if weights is None:
         return ""
     try:
-        return sample_text(
+        pieces = write_text(
             script,
-            settings,
+            prepare_dataset(settings).tokenizer,
+            settings.max_seq_len,
             Path(weights),
             prompt=PROMPT,
             tokens=STORY_TOKENS,
-            temperature=TEMPERATURE,
+            drawing=Drawing(TEMPERATURE),
             backend=name,
         )
+        return PROMPT + "".join(pieces)
     except PrepareError as error:
         return f"(no story: {error.message})"

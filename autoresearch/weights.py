@@ -9,7 +9,7 @@ folder. Either holds
 
     weights.safetensors   as training left them
     train.py              the program that they belong to
-    tokenizer.json        the tokenizer that they were trained with
+    vocabulary.json       the tokenizer that they were trained with
     README.md             a model card
     model.json            what they are, the SHA-256 of the weights among it; written last
 
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 
 WEIGHTS_NAME = "weights.safetensors"
 SCRIPT_NAME = "train.py"
-TOKENIZER_NAME = "tokenizer.json"
+VOCABULARY_NAME = "vocabulary.json"
+EXPORTED_NAME = "model.safetensors"  # what model hubs call them
 CARD_NAME = "README.md"
 FACTS_NAME = "model.json"
 FORMAT = 1
@@ -111,8 +112,9 @@ class Weights:
 
     @property
     def file(self) -> Path:
-        """The safetensors file."""
-        return self.folder / WEIGHTS_NAME
+        """The safetensors file, which an export calls by another name."""
+        exported = self.folder / EXPORTED_NAME
+        return exported if exported.is_file() else self.folder / WEIGHTS_NAME
 
     @property
     def script(self) -> Path:
@@ -121,7 +123,7 @@ class Weights:
 
     @property
     def _tokens(self) -> Path:
-        return self.folder / TOKENIZER_NAME
+        return self.folder / VOCABULARY_NAME
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -332,6 +334,6 @@ def describe(
         "tokenizer": tokenizer.fingerprint,
     }
     (folder / SCRIPT_NAME).write_bytes(program)
-    tokenizer.save(folder / TOKENIZER_NAME)
+    tokenizer.save(folder / VOCABULARY_NAME)
     (folder / CARD_NAME).write_text(card(facts), encoding="utf-8", newline="\n")
     write_json(folder / FACTS_NAME, facts)

@@ -6,6 +6,7 @@ on and rows to answer, never the files, the targets of what is scored, or the re
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gc
 import importlib.util
@@ -272,36 +273,33 @@ def _serve_answers(channel: Channel, configuration: dict[str, Any], state: dict[
         logits, name = _answer(model, tokens)
         expected = (rows, length, spec.vocab_size)
         if logits.shape != expected or name not in DTYPE_BYTES:
-            raise InvalidLogits(
-                f"forward(tokens) must return logits of shape {expected} in "
-                f"{', '.join(DTYPE_BYTES)}, not {logits.shape} in {name}"
-            )
+            raise _not_logits(expected, logits, name)
         flat = np.ascontiguousarray(logits).view(np.uint8).reshape(-1)
         answers[slot, : flat.size] = flat
         channel.send("answered", slot=slot, dtype=name, bytes=int(flat.size))
 
 
 def _serve_sample(channel: Channel, configuration: dict[str, Any], state: dict[str, str]) -> None:
-    """Continue `tokens` by up to `count` more, one whole forward each: meant for short texts."""
-    from backends import runtime
-
+    """Answer contexts with the logits of what comes after their position `at`, as float32."""
     model, spec = _restore(channel, configuration, state)
     state["phase"] = "sampling"
-    random = np.random.default_rng(int(configuration["seed"]))
-    tokens: list[int] = list(configuration["tokens"])
-    stop, temperature = configuration["stop"], float(configuration["temperature"])
-    for _ in range(int(configuration["count"])):
-        context = np.array([tokens[-spec.max_seq_len :]], dtype=np.int64)
+    channel.send("ready")
+    while True:
+        message = channel.receive()
+        context = np.array([message["tokens"]], dtype=np.int64)
         logits, name = _answer(model, context)
-        last = _as_float32(logits[0, -1], name).astype(np.float64)
-        # The Gumbel trick: the largest of noisy logits is a draw from their softmax.
-        noise = random.gumbel(size=last.shape) * temperature
-        token = int(np.argmax(last + noise))
-        if token == stop:
-            break
-        tokens.append(token)
-    runtime.synchronize()
-    channel.send("sampled", tokens=tokens)
+        expected = (*context.shape, spec.vocab_size)
+        if logits.shape != expected or name not in DTYPE_BYTES:
+            raise _not_logits(expected, logits, name)
+        last = _as_float32(logits[0, message["at"]], name)
+        channel.send("logits", data=base64.b64encode(last.tobytes()).decode("ascii"))
+
+
+def _not_logits(expected: tuple[int, ...], logits: np.ndarray, dtype: str) -> InvalidLogits:
+    return InvalidLogits(
+        f"forward(tokens) must return logits of shape {expected} in "
+        f"{', '.join(DTYPE_BYTES)}, not {logits.shape} in {dtype}"
+    )
 
 
 def _as_float32(array: np.ndarray, dtype: str) -> np.ndarray:

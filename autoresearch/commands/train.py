@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,12 +55,14 @@ def command(
     """
     import backends
     from autoresearch.console import Output, looking
+    from autoresearch.weights import describe
     from prepare.experiment import run_experiment
     from prepare.outcome import Failure
 
     out = Output(json_mode)
     settings = workspace_settings(script, time_budget=time_budget, seed=seed)
     tier = chosen_tier(sandbox)
+    program = script.read_bytes()
     with out.progress() as on_event:
         # Here, where what isn't there is a typed error and not the script's fault.
         with looking(on_event):
@@ -75,6 +79,8 @@ def command(
     if isinstance(outcome, Failure):
         show_failure(out, outcome)
         ctx.exit(5)
+    if outcome.weights is not None:
+        describe(Path(outcome.run_dir), program, settings, outcome.to_dict())
     show_result(out, outcome)
 
 
@@ -125,10 +131,11 @@ def show_result(out: Output, result: Result) -> None:
         out.say(
             f"The text's true entropy is {result.floor_bpb:.4f} bits per byte: nothing gets below."
         )
-    out.result(
-        result.to_dict(),
-        then=["edit train.py and run `autoresearch train` again: lower val_bpb is better"],
-    )
+    then = ["edit train.py and run `autoresearch train` again: lower val_bpb is better"]
+    if result.weights is not None:
+        folder = shlex.quote(os.path.relpath(result.run_dir))
+        then.append(f"autoresearch sample --weights {folder}    text that it writes")
+    out.result(result.to_dict(), then=then)
 
 
 def show_failure(out: Output, failure: Failure) -> None:
