@@ -32,6 +32,7 @@ COMMANDS = {
     "trial": "measure your edit of train.py; it is kept or put back",
     "combine": "try edits together that were each nearly kept",
     "status": "the study: champion, counts, what runs now",
+    "dashboard": "the same as web pages, live, with pause and stop",
     "results": "all trials as a table, JSON or upstream's TSV",
     "report": "the night as a page, a picture and Markdown",
     "show": "one trial: edit, curve, runs, reasons",

@@ -15,7 +15,7 @@ import datetime
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,16 @@ class EmptyNote(EngineError):
     """A note without a word."""
 
     exit_code = 2
+
+
+class EndsNotes(EngineError):
+    """Notes that would end the section they are written to."""
+
+    exit_code = 2
+
+
+class NotesChanged(EngineError):
+    """The notes aren't any more what somebody began to edit."""
 
 
 @dataclass(frozen=True)
@@ -75,21 +85,78 @@ def add_note(path: Path, note: str, day: datetime.date, own: Path) -> str:
         raise EmptyNote("the note says nothing", 'write `autoresearch notes add "the note"`')
     # Indented lines belong to the bullet, whatever they begin with.
     bullet = f"- {day.isoformat()}: " + "\n  ".join(words)
-    _rewrite(path, bullet, own)
+    _rewrite(path, lambda text: _with_notes(text, bullet), own)
     return bullet
+
+
+def notes_section(path: Path) -> str:
+    """The first section of notes as it is written, comments included; "" where there is none."""
+    if not path.exists():
+        return ""
+    lines = _lines(path.read_bytes().decode("utf-8", "replace"))[0]
+    return _joined(lines[slice(*_first_section(lines))])
+
+
+def write_notes(path: Path, notes: str, before: str, own: Path) -> None:
+    """Put `notes` in the place of the first section of notes, whole or not at all.
+
+    before: what `notes_section` said when the writing began. own: a folder of ours, for the lock.
+    Raises NotesChanged where it says something else by now, EndsNotes for text that would not stay
+    in the section, and OSError where the file can't be written.
+    """
+    lines = [line.rstrip() for line in clean(notes).strip().splitlines()]
+    if not all(_in_notes([HEADING, *lines])) or any(map(_NOTES.match, lines)):
+        raise EndsNotes(
+            "a line that begins with # or ## would end the notes", "take ### for a heading in them"
+        )
+
+    def change(text: str) -> str:
+        with_section, end = _lines(_with_notes(text, None))
+        first, last = _first_section(with_section)
+        if _joined(with_section[first:last]) != _joined([before]):
+            raise NotesChanged(
+                "somebody else changed the notes meanwhile", "what is there now stands beside yours"
+            )
+        new = ["", *lines, ""] if lines else [""]
+        return end.join([*with_section[:first], *new, *with_section[last:]])
+
+    _rewrite(path, change, own)
+
+
+def _lines(text: str) -> tuple[list[str], str]:
+    """The lines of a text, and what ends them."""
+    end = "\r\n" if "\r\n" in text else "\n"
+    return text.split(end) if text else [], end
+
+
+def _joined(lines: list[str]) -> str:
+    """Lines as a browser sends them back."""
+    return "\n".join(lines).replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def _first_section(lines: list[str]) -> tuple[int, int]:
+    """Where the text of the first section of notes begins and ends; an empty range without one."""
+    inside = list(_in_notes(lines))
+    if True not in inside:
+        return len(lines), len(lines)
+    first = inside.index(True) + 1
+    return first, next(
+        (i for i in range(first, len(lines)) if not inside[i] or _NOTES.match(lines[i])),
+        len(lines),
+    )
 
 
 def begin_notes(path: Path, own: Path) -> None:
     """Make the section if it is missing. Raises OSError where the file can't be written."""
-    _rewrite(path, None, own)
+    _rewrite(path, lambda text: _with_notes(text, None), own)
 
 
-def _rewrite(path: Path, bullet: str | None, own: Path) -> None:
+def _rewrite(path: Path, change: Callable[[str], str], own: Path) -> None:
     own.mkdir(exist_ok=True)
     path = path.resolve()  # a link stays a link
     with FileLock(str(own / "notes.lock"), timeout=_LOCK_SECONDS):
         before = path.read_bytes().decode("utf-8", "surrogateescape") if path.exists() else ""
-        after = _with_notes(before, bullet)
+        after = change(before)
         if after == before:
             return
         fresh = path.with_name(path.name + ".new")
@@ -104,8 +171,7 @@ def _rewrite(path: Path, bullet: str | None, own: Path) -> None:
 
 def _with_notes(text: str, bullet: str | None) -> str:
     """The text with a Notes section, and with this bullet as the last of the first such section."""
-    end = "\r\n" if "\r\n" in text else "\n"
-    lines = text.split(end) if text else []
+    lines, end = _lines(text)
     if not any(_in_notes(lines)):
         while lines and not lines[-1].strip():
             lines.pop()
