@@ -17,6 +17,7 @@ from autoresearch.report.forms import gain, score
 from autoresearch.report.looks import WORDS
 
 Story = Mapping[str, Any]
+DAYS = 2 * 86_400.0  # seconds from which days are counted
 CALM_PAUSE = 600.0  # seconds between trials beyond which the study stood still
 
 
@@ -37,7 +38,7 @@ def verdict(story: Story) -> str:
         return f"{ended[0].upper()}{ended[1:]}."
     if not totals["trials"]:
         return f"The baseline was measured: {metric} {score(story, best)}. Nothing was tried yet."
-    tried = f"{totals['trials']} trial{'' if totals['trials'] == 1 else 's'}"
+    tried = f"{totals['trials']:,} trial{'' if totals['trials'] == 1 else 's'}"
     if not totals["kept"]:
         stands = f"{metric} {score(story, best)}"
         return f"None of {tried} was shown to be better than the baseline, {stands}."
@@ -89,7 +90,7 @@ def _floor(story: Story) -> Iterator[Fact]:
 
 def _tries(story: Story) -> Iterator[Fact]:
     totals = story["totals"]
-    counts = [f"{n} {WORDS.get(name, name)}" for name, n in totals["counts"].items()]
+    counts = [f"{n:,} {WORDS.get(name, name)}" for name, n in totals["counts"].items()]
     if totals["no_proposals"]:
         counts.append(f"asked {totals['no_proposals']} more for nothing")
     yield Fact("trials", f"{totals['trials']:,}", ", ".join(counts))
@@ -99,18 +100,18 @@ def _time(story: Story) -> Iterator[Fact]:
     totals = story["totals"]
     if not totals["hours"]:
         return
-    note = f"{duration(totals['run_seconds'])} of them in {totals['runs']:,} runs"
+    note = f"{long(totals['run_seconds'])} of them in {totals['runs']:,} runs"
     still = 3600 * totals["hours"] - totals["seconds"]
     if still > CALM_PAUSE:
-        note += f"; it stood still for {duration(still)}"
-    yield Fact("time", duration(3600 * totals["hours"]), note)
+        note += f"; it stood still for {long(still)}"
+    yield Fact("time", long(3600 * totals["hours"]), note)
 
 
 def _training(story: Story) -> Iterator[Fact]:
     totals = story["totals"]
     if totals["tokens"]:
         extra = totals["extra_runs"]
-        note = f"{extra:,} extra run{'' if extra == 1 else 's'} to be sure"
+        note = f"{extra:,} extra run{'' if extra == 1 else 's'} to be sure" if extra else ""
         yield Fact("tokens trained on", large(totals["tokens"]), note)
 
 
@@ -126,7 +127,7 @@ def _cost(story: Story) -> Iterator[Fact]:
         yield Fact("cost", "not known", note or "the proposer doesn't say")
         return
     if unknown:
-        note = "; ".join(filter(None, (note, f"of {unknown} proposals it is not known")))
+        note = "; ".join(filter(None, (note, f"not known of {unknown} of {len(asked)} proposals")))
     if any(row["cost_known"] == "estimated" for row in asked):
         note = "; ".join(filter(None, (note, "estimated in part")))
     free = not totals["dollars"] and not unknown
@@ -176,6 +177,11 @@ def _deciding(story: Story) -> Iterator[Fact]:
             known = f"noise {noise['sd']:.2g}, {noise['dof']:.0f} degrees of freedom"
         begun = "" if not part["first"] else f"from trial {part['first']} on; "
         yield Fact("score id", part["score_id"], begun + known)
+
+
+def long(seconds: float) -> str:
+    """A duration; days where hours would be many."""
+    return duration(seconds) if seconds < DAYS else f"{seconds / 86_400:.1f} days"
 
 
 def large(number: float) -> str:

@@ -32,7 +32,7 @@ def effects(story: Story) -> Chart | None:
     shown = sorted(sorted(kept, key=lambda s: -abs(s["gain"]))[:MOST_EFFECTS], key=_id)
     rows = [{**step, "label": f"{step['id']}  {step['idea']}"} for step in shown]
     y = {"field": "label", "type": "nominal", "sort": None, "axis": axis("", labelLimit=300)}
-    x = {"type": "quantitative", "axis": axis(f"gain in {story['metric']}, with its 95% interval")}
+    x = {"type": "quantitative", "axis": axis("gain, with its 95% interval")}
     form = effect_form(story)
     shown_tip = tip(
         "trial|id|d", "idea", f"gain|gain|{form}", f"from|low|{form}", f"to|high|{form}",
@@ -154,8 +154,9 @@ def _bars(
 
 def predicted(story: Story) -> Chart | None:
     """What proposers said that an idea would bring, against what it brought."""
+    names = ("id", "status", "idea", "predicted_gain", "gain")
     rows = [
-        row
+        {name: row[name] for name in names}
         for row in story["trials"]
         if row["predicted_gain"] is not None and row["gain"] is not None
     ]
@@ -222,8 +223,9 @@ def trade_offs(story: Story) -> Chart | None:
         return None
     metric, other = story["metric"], next(iter(story["secondary"]))
     front = set(story["front"])
+    names = ("id", "status", "idea", "score", *story["secondary"])
     rows = [
-        {**row, "other": row[other], "front": row["id"] in front}
+        {**{name: row[name] for name in names}, "other": row[other], "front": row["id"] in front}
         for row in story["trials"]
         if row["score"] is not None and row.get(other) is not None
     ]

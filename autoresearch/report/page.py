@@ -20,7 +20,7 @@ import jinja2
 from markupsafe import Markup
 
 from autoresearch.console import to_json
-from autoresearch.engine.proposers.text import clean
+from autoresearch.engine.proposers.text import clean, one_line
 from autoresearch.report.chart import Chart
 from autoresearch.report.charts import charts
 from autoresearch.report.facts import circumstances, figures, verdict
@@ -30,9 +30,10 @@ from autoresearch.report.looks import config
 TEMPLATES = Path(__file__).parent / "templates"
 # Of a trial, what pictures and their hovering need; the rest stands in tables.
 DRAWN = (
-    "id", "status", "idea", "reason", "kind", "part", "score", "delta", "gain", "confidence",
+    "id", "status", "idea", "kind", "part", "score", "delta", "gain", "confidence",
     "hours", "minutes", "tokens_spent", "tokens", "tokens_per_second", "mfu", "mfu_measured",
 )  # fmt: skip
+HOVERED = 240  # characters of a reason that hovering shows
 DIFF_LINES = 400  # of one edit that are shown
 GROUPS = (
     ("Ideas", ("effects", "kinds", "predicted", "trade_offs", "held_out")),
@@ -108,7 +109,10 @@ def embedded(drawn: Sequence[Chart]) -> Markup:
     for chart in drawn:
         data |= chart.data
     if "trials" in data:
-        data["trials"] = [{name: row[name] for name in DRAWN} for row in data["trials"]]
+        data["trials"] = [
+            {**{name: row[name] for name in DRAWN}, "reason": one_line(row["reason"], HOVERED)}
+            for row in data["trials"]
+        ]
     document = {
         "charts": [
             {"name": chart.name, "spec": chart.spec, "data": list(chart.data)} for chart in drawn
@@ -121,10 +125,21 @@ def embedded(drawn: Sequence[Chart]) -> Markup:
 
 def script_json(document: Mapping[str, Any]) -> str:
     """JSON that neither ends a script tag nor begins a comment: `<`, `>` and `&` are escaped."""
-    text = to_json(document)
+    text = to_json(_rounded(document))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers with nine digits: what is drawn needs no more, and half of a page is numbers."""
+    if isinstance(value, float):
+        return float(f"{value:.9g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(item) for item in value]
+    return value
 
 
 def diff_lines(diff: str) -> list[tuple[str, str]]:

@@ -16,11 +16,14 @@ from autoresearch.narration import duration
 from autoresearch.report.chart import Chart, Column, axis, spec
 from autoresearch.report.facts import large
 from autoresearch.report.forms import effect_form, score, score_form
-from autoresearch.report.looks import FAINT, KEPT, status, tip
+from autoresearch.report.looks import FAINT, KEPT, POINT, status, tip
 
 Story = Mapping[str, Any]
 WIDTH, HEIGHT = 940, 400  # pixels of the plot by which labels are placed
 LETTER, LINE, LABEL = 6.0, 15.0, 40  # pixels of a letter and a line of text; letters of a label
+# Up to so many trials: pixels squared and opacity of a mark that is no keep.
+CROWDS = ((300, 28, 0.7), (1500, 14, 0.5), (math.inf, 9, 0.35))
+NAMED = 16  # kept ideas whose names are written
 SHORT = 1.5  # hours up to which the clock counts minutes
 BEYOND = 0.45  # of the range of the best: so far worse scores are drawn to scale
 
@@ -80,9 +83,10 @@ def _drawn(
     y = {"field": "score", "type": "quantitative", "axis": value}
     y["scale"] = {"domain": [low, high], "nice": False, "zero": False}
     present = sorted({row["status"] for row in trials})
+    band, line = _best(x, y)
+    *faint, kept = _points(story, x, y, present, (low, high))
     layers = [
-        *_best(x, y),
-        *_points(story, x, y, present, (low, high)),
+        *(band, *faint, line, kept),
         *_parts(story, x),
         *_floor(story, (low, high)),
     ]
@@ -107,7 +111,7 @@ def summary(story: Story) -> str:
         return f"{totals['trials']} trials, none with a score."
     if not totals["trials"]:
         return f"The baseline alone: {metric} {score(story, story['best'])}."
-    words = f"{totals['trials']} trials, {totals['kept']} of them kept"
+    words = f"{totals['trials']:,} trials, {totals['kept']} of them kept"
     if not totals["kept"]:
         return f"{words}: the baseline's {metric} {score(story, story['best'])} stands."
     return f"{words}: {metric} {score(story, story['baseline'])} to {score(story, story['best'])}."
@@ -185,7 +189,8 @@ def _points(
     outside = f"isValid(datum.score) && !({inside})"
     worse = 0 if story["direction"] == "minimize" else "height"
     edge = {"expr": "8" if worse == 0 else "height - 8"}
-    point = {"type": "point", "filled": True, "clip": False}
+    size, opacity = next(look for most, *look in CROWDS if len(story["trials"]) <= most)
+    point = {**POINT, "clip": False}
     both = status(present, tooltip=_tip(story))
     trials = {"data": {"name": "trials"}}
     away = {**both, "shape": {"value": "triangle-up" if worse == 0 else "triangle-down"}}
@@ -193,19 +198,19 @@ def _points(
         {
             **trials,
             "transform": [{"filter": f"datum.status != 'keep' && {inside}"}],
-            "mark": {**point, "size": 28, "opacity": 0.7},
+            "mark": {**point, "size": size, "opacity": opacity},
             "encoding": {"x": x, "y": y, **both},
         },
         {
             **trials,
             "transform": [{"filter": outside}],
-            "mark": {**point, "size": 40, "opacity": 0.6},
+            "mark": {**point, "size": size + 10, "opacity": opacity},
             "encoding": {"x": x, "y": {"value": edge}, **away},
         },
         {
             **trials,
             "transform": [{"filter": "!isValid(datum.score)"}],
-            "mark": {**point, "size": 60, "opacity": 0.9},
+            "mark": {**point, "size": 2 * size, "opacity": opacity + 0.2},
             "encoding": {"x": x, "y": {"value": edge}, **both},
         },
         {
@@ -268,9 +273,11 @@ def placed(
     width = max(1, span[1] - span[0])
     height = (domain[1] - domain[0]) or 1.0
     taken: list[tuple[float, float, float, float]] = []
-    found = []
+    found: list[dict[str, Any]] = []
     named = [step for step in steps if step["kept"] and step["gain"] is not None]
-    for step in sorted(named, key=lambda step: -abs(step["gain"])):
+    for step in sorted(named, key=lambda step: -abs(step["gain"]))[: 2 * NAMED]:
+        if len(found) == NAMED:
+            break
         text = step["idea"]
         text = text if len(text) <= LABEL else text[: LABEL - 3].rstrip() + "..."
         x = (step["id"] - span[0]) / width * WIDTH

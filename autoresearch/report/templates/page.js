@@ -24,6 +24,14 @@
     return made;
   }
 
+  // What is known of a mark; `clean` escapes what agents wrote.
+  function hovered(value, clean) {
+    if (typeof value !== "object" || value === null) return clean(String(value));
+    const rows = Object.entries(value).filter(([, text]) => text !== null && text !== "" && text !== "null");
+    const cells = rows.map(([key, text]) => `<tr><td class="key">${clean(key)}</td><td>${clean(String(text))}</td></tr>`);
+    return `<table>${cells.join("")}</table>`;
+  }
+
   async function draw(place) {
     const chart = specs.get(place.dataset.chart);
     if (!chart) return;
@@ -38,7 +46,7 @@
       config: document_.config[dark.matches ? "dark" : "light"],
       defaultStyle: false,
       renderer: marks > MANY ? "canvas" : "svg",
-      tooltip: { theme: "own", disableDefaultStyle: true },
+      tooltip: { theme: "own", disableDefaultStyle: true, formatTooltip: hovered },
     });
     views.set(place, result);
     result.view.addEventListener("click", (event, item) => {
