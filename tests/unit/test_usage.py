@@ -28,6 +28,7 @@ from tests.unit.command_line import make_fake_workspace
 ROOT = Path(__file__).resolve().parents[2]
 USAGE = ROOT / "USAGE.md"
 DOCUMENTS = [USAGE, ROOT / "README.md", ROOT / "program.md", *sorted(ROOT.glob("tasks/**/*.md"))]
+DOCUMENTS += sorted(ROOT.glob("autoresearch/agent_plugin/**/*.md"))
 GLOBAL = {"-h", "--help", "--version"}
 LINE = 120  # columns of text; a row of a table may be longer
 
