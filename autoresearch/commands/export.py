@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,15 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False, path_type=Path),
     help="A new or empty folder.  [default: export-TAG in the workspace]",
 )
+@click.option(
+    "--hf-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write the champion's model in place of all that: a new or empty folder as Hugging Face "
+    "has them, with model.safetensors, config.json, tokenizer.json, train.py and a model card.",
+)
 @workspace_option
 @json_option
-def command(target: Path | None, folder: Path, json_mode: bool) -> None:
+def command(target: Path | None, hf_dir: Path | None, folder: Path, json_mode: bool) -> None:
     """Write what the study found, for review.
 
     \b
@@ -43,17 +50,31 @@ def command(target: Path | None, folder: Path, json_mode: bool) -> None:
     kept = lineage(study.state)
     if not kept:
         raise UsageError("nothing to export: no trial yet", f"begin with `{go_on(folder)}`")
-    place = target or study.root / f"export-{study.tag}"
+    if hf_dir is not None and target is not None:
+        raise UsageError("--to and --hf-dir write different things", "name one of them")
+    place = hf_dir or target or study.root / f"export-{study.tag}"
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise UsageError(f"{place} is not empty", "name another folder with --to")
-    files = export(study, kept, place)
+        raise UsageError(f"{place} is not empty", "name another folder")
+    files = export(study, kept, place) if hf_dir is None else export_model(study, place)
     out.heading(f"Exported to {place}")
     for name in files:
         out.say(f"  {name}")
-    out.result(
-        {"folder": str(place), "champion": kept[-1].id, "files": files},
-        then=[f"read {place / 'README.md'}; apply the ideas elsewhere with `git am`"],
-    )
+    then = [f"read {place / 'README.md'}; apply the ideas elsewhere with `git am`"]
+    if hf_dir is not None:
+        then = [f"autoresearch sample --weights {shlex.quote(str(place))}    text that it writes"]
+    out.result({"folder": str(place), "champion": kept[-1].id, "files": files}, then=then)
+
+
+def export_model(study: AnyStudy, place: Path) -> list[str]:
+    """Write the champion's model; the names of the files. Raises UsageError, NoData."""
+    from autoresearch.hub_folder import write_hub_folder
+    from autoresearch.study import Study
+    from autoresearch.weights import weights_of
+    from prepare.errors import UsageError
+
+    if not isinstance(study, Study):
+        raise UsageError("a task has no model to export", "leave --hf-dir out")
+    return write_hub_folder(weights_of(study, study.state.champion or 0), place)
 
 
 def export(study: AnyStudy, kept: list[Trial], place: Path) -> list[str]:
