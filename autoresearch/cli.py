@@ -26,6 +26,7 @@ COMMANDS = {
     "demo": "train a small model here in a few minutes",
     "presets": "list the presets, or show one with its reasons",
     "init": "make a workspace: train.py, program.md, settings",
+    "config": "every setting, and where its value comes from",
     "prepare": "make the data ready: text, tokenizer, tokens",
     "train": "run one experiment and score it",
     "run": "research by itself: propose, measure, keep or drop",
@@ -44,6 +45,7 @@ COMMANDS = {
     "export": "the best train.py, and a patch per kept idea",
     "task": "the same for any artifact with a score, by a task file",
     "mcp": "the same for agents that speak MCP",
+    "clean": "what the cache holds; remove what can be made again",
     "bench": "measure training, MFU, feed, loop ... as ratios",
 }
 
