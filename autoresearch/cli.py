@@ -41,6 +41,7 @@ COMMANDS = {
     "sample": "text that the champion's weights write",
     "undo": "bring an earlier champion back",
     "notes": "your word to whoever proposes, also while a run goes on",
+    "notify": "try the webhook or command that a night reports to",
     "verify": "check the ledger, and git against it",
     "export": "the best train.py, and a patch per kept idea",
     "task": "the same for any artifact with a score, by a task file",
@@ -127,10 +128,18 @@ def run(args: list[str]) -> int:
         return 0
     except Exception as error:
         known = _known(error)
+        _remember(args, error, 1 if known is None else known[2])
         if known is None:
             raise
         message, hint, code = known
         return _report(json_mode, type(error).__name__, message, hint, code)
+
+
+def _remember(args: list[str], error: Exception, code: int) -> None:
+    """Keep an error for `doctor --report`; of what was typed the command's name alone."""
+    from autoresearch.bug_report import remember
+
+    remember(next((word for word in args if word in COMMANDS), ""), error, code)
 
 
 def _known(error: Exception) -> tuple[str, str, int] | None:

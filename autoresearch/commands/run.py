@@ -83,6 +83,7 @@ def command(
     from autoresearch.awake import awake
     from autoresearch.console import Output, looking
     from autoresearch.narration import narrated
+    from autoresearch.notify import notifying
     from autoresearch.study import Options, Study
 
     out = Output(json_mode)
@@ -91,13 +92,18 @@ def command(
     with narrated(out) as on_event:
         with looking(on_event):
             backends.make_ready(choices["backend"])
-        with Study.write(folder, options, on_event, True) as study, awake() as problem:
+        with (
+            Study.write(folder, options, on_event, True) as study,
+            awake() as problem,
+            notifying(study) as ended,
+        ):
             if problem:
                 out.warn(f"this machine may fall asleep: {problem}")
             budget = study.task.budget.model_copy(update=limits)
             study.on_event = counting_costs(study.on_event, budget, study.loop)
             with stopping(study.loop, out):
                 reason = study.loop.run(proposer, budget)
+            ended(reason)
     show_end(out, study, reason, folder)
 
 
