@@ -90,8 +90,10 @@ def listening(port: int | None) -> socket.socket:
 def be_modest() -> None:
     """A trial that is measured comes first: whoever only watches takes what it leaves."""
     with contextlib.suppress(psutil.Error, OSError):
-        usual = psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else 5
-        psutil.Process().nice(usual)
+        if os.name == "nt":
+            psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+        else:
+            os.nice(5)
 
 
 def make_bundle() -> None:
