@@ -54,6 +54,7 @@ def config(dark: bool = False) -> dict[str, Any]:
         "background": paper,
         "font": FONT,
         "view": {"stroke": None},
+        "text": {"color": ink},
         "axis": {
             "domainColor": quiet,
             "gridColor": grid,
@@ -86,15 +87,14 @@ def config(dark: bool = False) -> dict[str, Any]:
             "subtitlePadding": 6,
         },
         "style": {
-            "idea": {"fill": ink, "fontSize": 11, "stroke": None},
+            "idea": {"fontSize": 11},
             "halo": {
-                "fill": paper,
                 "fontSize": 11,
                 "stroke": paper,
                 "strokeWidth": 4,
                 "strokeJoin": "round",
             },
-            "note": {"fill": quiet, "fontSize": 11},
+            "note": {"fontSize": 11},
             "guide": {"strokeDash": [4, 4], "strokeWidth": 1.5},
             "ring": {"stroke": paper},
         },

@@ -45,6 +45,7 @@
       ast: true,
       config: document_.config[dark.matches ? "dark" : "light"],
       defaultStyle: false,
+      logLevel: 1, // errors; warnings speak of layers that have nothing to draw
       renderer: marks > MANY ? "canvas" : "svg",
       tooltip: { theme: "own", disableDefaultStyle: true, formatTooltip: hovered },
     });
