@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from autoresearch.options import backend_option, json_option
+from autoresearch.options import backend_option, json_option, workspace_option
 
 if TYPE_CHECKING:
     from autoresearch.console import Output
@@ -15,12 +16,25 @@ if TYPE_CHECKING:
 @click.command("doctor")
 @backend_option
 @click.option("--measure", is_flag=True, help="Forget the remembered speed figures, measure anew.")
+@click.option(
+    "--report",
+    "report_asked",
+    is_flag=True,
+    help="A bug report in Markdown, on standard output, with nothing private in it.",
+)
+@workspace_option
 @json_option
-def command(backend: str | None, measure: bool, json_mode: bool) -> None:
+def command(
+    backend: str | None, measure: bool, report_asked: bool, folder: Path, json_mode: bool
+) -> None:
     """See what this machine has, what will be used, and why.
 
     The first run executes short speed probes (forward and backward) and remembers their figures.
     Use --measure if they were taken while the machine was busy.
+
+    --report writes versions, hardware, policy and probes with their reasons, what a workspace here
+    changes, and the last error. User and host name, folders, addresses, remotes and tokens are
+    taken out; read it all the same before you send it.
     """
     from autoresearch.console import Output, looking
     from autoresearch.diagnosis import diagnose
@@ -29,6 +43,9 @@ def command(backend: str | None, measure: bool, json_mode: bool) -> None:
     if measure:
         speed.forget()
     out = Output(json_mode)
+    if report_asked:
+        write_report(out, folder, backend)
+        return
     if json_mode:
         report = diagnose(backend)
     else:
@@ -36,6 +53,19 @@ def command(backend: str | None, measure: bool, json_mode: bool) -> None:
             report = diagnose(backend)
         show(out, report)
     out.result(report, then=report_next(report))
+
+
+def write_report(out: Output, folder: Path, backend: str | None) -> None:
+    """The bug report, as it is: no line is broken to a terminal's width."""
+    from autoresearch.bug_report import bug_report
+    from autoresearch.console import looking
+
+    if out.json_mode:
+        out.result({"markdown": bug_report(folder, backend)})
+        return
+    with out.progress() as on_event, looking(on_event):
+        text = bug_report(folder, backend)
+    click.echo(text, nl=False)
 
 
 def show(out: Output, report: dict[str, Any]) -> None:
