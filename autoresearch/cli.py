@@ -16,11 +16,16 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from autoresearch.options import near
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+COMPLETING = "_AUTORESEARCH_COMPLETE"  # set by the scripts that `completion` prints
 COMMANDS = {
     "doctor": "see what this machine has and what will be used",
     "demo": "train a small model here in a few minutes",
@@ -46,6 +51,7 @@ COMMANDS = {
     "export": "the best train.py, and a patch per kept idea",
     "task": "the same for any artifact with a score, by a task file",
     "mcp": "the same for agents that speak MCP",
+    "completion": "let the shell complete words at TAB",
     "clean": "what the cache holds; remove what can be made again",
     "bench": "measure training, MFU, feed, loop ... as ratios",
 }
@@ -79,12 +85,29 @@ class LazyCommands(click.Group):
             return None
         module = importlib.import_module(f"autoresearch.commands.{name}")
         command: click.Command = module.command
+        if COMPLETING in os.environ:
+            from autoresearch.completing import complete
+
+            complete(command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """At TAB: the commands by name, none is loaded."""
+        from click.shell_completion import CompletionItem
+
+        found = [
+            CompletionItem(name, help=words)
+            for name, words in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*found, *options]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        mistyped = args and args[0] not in COMMANDS and not args[0].startswith("-")
+        if mistyped and not ctx.resilient_parsing:
             raise click.UsageError(f"no command {args[0]!r}.{near(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 

@@ -36,12 +36,12 @@ class NearChoice(click.ParamType):
 
     def __init__(self, kind: str, names: Iterable[str]) -> None:
         self._kind = kind
-        self._names = tuple(names)
+        self.names = tuple(names)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value in self._names:
+        if value in self.names:
             return str(value)
-        self.fail(f"no {self._kind} {value!r}.{near(str(value), self._names)}", param, ctx)
+        self.fail(f"no {self._kind} {value!r}.{near(str(value), self.names)}", param, ctx)
 
 
 class Seconds(click.ParamType):

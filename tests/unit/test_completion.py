@@ -1,0 +1,115 @@
+"""Shell completion: what is offered at TAB, and the scripts in the shells themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.shell_completion import ShellComplete
+
+from autoresearch import cli
+from autoresearch.commands.completion import INSTALL, SHELLS
+from tests.unit.command_line import run
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Lines of a ledger, one of another kind, one cut short."""
+    lines = [{"kind": "study", "tag": "mar5"}]
+    for number, status in enumerate(("keep", "discard", "keep")):
+        lines.append(
+            {"kind": "trial", "id": number, "status": status, "description": f"a: {number}"}
+        )
+    text = "\n".join(map(json.dumps, lines)) + '\n{"kind": "tri'
+    (tmp_path / "results.jsonl").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(cli.COMPLETING, "bash_complete")
+    return tmp_path
+
+
+def offered(words: str) -> list[str]:
+    """What is offered for the last of these words; a space at the end begins a new one."""
+    *before, last = words.split(" ")
+    complete = ShellComplete(cli.cli, {}, "autoresearch", cli.COMPLETING)
+    return [item.value for item in complete.get_completions(before, last)]
+
+
+def test_words_that_commands_take(ledger: Path) -> None:
+    assert offered("") == list(cli.COMMANDS)
+    assert offered("st") == ["status"]
+    assert offered("show ") == ["2", "1", "0"], "trials, the latest first"
+    assert offered("combine 1 ") == ["2", "1", "0"] and offered("trial --on 1") == ["1"]
+    assert "rtx-4090" in offered("init --preset rtx") and "demo" in offered("presets show d")
+    assert offered("run --agent c") == ["command", "claude", "codex", "cursor"]
+    assert offered("run --policy ") == ["confirm", "greedy"]
+    assert "--json" in offered("status --j") and offered("task s") == ["schema"]
+    assert offered("no-command ") == list(cli.COMMANDS), "no traceback at TAB"
+
+
+def test_trials_of_another_folder_and_of_none(ledger: Path, tmp_path: Path, monkeypatch) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    assert offered("show ") == []
+    assert offered(f"show --dir {ledger} ") == ["2", "1", "0"]
+
+
+def test_a_key_loads_no_framework(ledger: Path) -> None:
+    code = "import sys; from autoresearch import cli\ntry: cli.run([])\nfinally:\n"
+    code += "    assert not {'torch', 'mlx', 'numpy', 'pydantic'} & set(sys.modules)"
+    env = {**os.environ, cli.COMPLETING: "bash_complete", "COMP_WORDS": "autoresearch show "}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**env, "COMP_CWORD": "2"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["plain,2", "plain,1", "plain,0"], done.stderr
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_in_bash_itself(ledger: Path, tmp_path: Path) -> None:
+    place = tmp_path / "bin"
+    place.mkdir()
+    program = place / "autoresearch"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m autoresearch.cli "$@"\n')
+    program.chmod(0o755)
+    script = (
+        'eval "$(autoresearch completion bash)"\n'
+        "complete -p autoresearch\n"
+        "COMP_WORDS=(autoresearch pres); COMP_CWORD=1\n"
+        "_autoresearch_completion autoresearch\n"
+        'echo "offered: ${COMPREPLY[*]}"\n'
+    )
+    env = {key: value for key, value in os.environ.items() if key != cli.COMPLETING}
+    env["PATH"] = f"{place}{os.pathsep}{env['PATH']}"
+    command = ["bash", "--noprofile", "--norc", "-c", script]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert "_autoresearch_completion" in done.stdout, done.stderr
+    assert done.stdout.splitlines()[-1] == "offered: presets", done.stderr
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_each_shell_has_a_script(capsys, monkeypatch, shell: str) -> None:
+    code, script, _ = run(capsys, "completion", shell)
+    assert code == 0 and f"{cli.COMPLETING}={shell}_complete" in script
+    monkeypatch.setenv("SHELL", f"/bin/{shell}")
+    assert run(capsys, "completion")[1] == script
+    document = json.loads(run(capsys, "completion", "--json")[1])
+    assert document["script"] in script and document["next"] == [INSTALL[shell]]
+    if shutil.which(shell):
+        done = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_shell_is_told(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("SHELL", "/bin/tcsh")
+    code, _, err = run(capsys, "completion")
+    assert code == 2 and "bash, zsh, fish" in err
+    help_text = run(capsys, "completion", "--help")[1]
+    assert all(line.split("    ")[0] in help_text for line in INSTALL.values())
