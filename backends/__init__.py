@@ -53,11 +53,14 @@ class Selection:
 
     def environment(self) -> dict[str, str]:
         """Variables that make a child process choose the same without probing."""
+        from backends.policy import COMPILE
+
+        spelled = {mode: said for said, mode in COMPILE.items()}
         return {
             **self.policy.environment,
             "AUTORESEARCH_BACKEND": self.hardware.backend,
             "AUTORESEARCH_DTYPE": self.policy.compute_dtype,
-            "AUTORESEARCH_COMPILE": "1" if self.policy.compile else "0",
+            "AUTORESEARCH_COMPILE": spelled[self.policy.compile_mode],
             "AUTORESEARCH_ATTENTION": self.policy.attention,
             "AUTORESEARCH_LOSS": self.policy.loss,
             "AUTORESEARCH_GRAM": self.policy.gram,

@@ -23,6 +23,9 @@ ATTENTION = ("fa3", "flash", "flex", "triton", "block_local", "dense", "sdpa")
 LOSS = ("chunked", "triton")
 GRAM = ("matmul", "triton")
 LINEAR = ("plain", "fp8")
+# What AUTORESEARCH_COMPILE may say, and torch.compile's mode for it. CUDA graphs are left out: they
+# reuse the memory of losses and gradients, which train.py holds from one pass to the next.
+COMPILE = {"0": "", "1": "default", "max-autotune": "max-autotune-no-cudagraphs"}
 # What runs anywhere.
 PLAINEST = {"dtype": "float32", "compile": "eager", "loss": "chunked", "gram": "matmul"}
 WINS_BY = 1.03  # a first choice gives way only to what is 3% faster: less is noise
@@ -33,7 +36,7 @@ class Overrides:
     """What somebody asked for, and through what; None where nobody did."""
 
     dtype: str | None = None
-    compile: bool | None = None
+    compile: str | None = None  # one of COMPILE
     attention: str | None = None
     loss: str | None = None
     gram: str | None = None
@@ -47,15 +50,19 @@ class Overrides:
         Raises UnknownOverride.
         """
         environ = os.environ if environ is None else environ
-        compile_ = _one_of(environ, "AUTORESEARCH_COMPILE", ("0", "1"))
         return cls(
             dtype=_one_of(environ, "AUTORESEARCH_DTYPE", DTYPES),
-            compile=None if compile_ is None else compile_ == "1",
+            compile=_one_of(environ, "AUTORESEARCH_COMPILE", tuple(COMPILE)),
             attention=_one_of(environ, "AUTORESEARCH_ATTENTION", ATTENTION),
             loss=_one_of(environ, "AUTORESEARCH_LOSS", LOSS),
             gram=_one_of(environ, "AUTORESEARCH_GRAM", GRAM),
             linear=_one_of(environ, "AUTORESEARCH_LINEAR", LINEAR),
         )
+
+    @property
+    def compiles(self) -> bool | None:
+        """Whether compilation was asked for, in whichever mode."""
+        return None if self.compile is None else bool(COMPILE[self.compile])
 
     def why(self, item: str) -> str:
         """The reason of an item that was asked for."""
@@ -98,7 +105,7 @@ class Policy:
     attention: str  # the implementation for windows
     attention_order: tuple[str, ...]  # what comes into question, the first choice first
     compile: bool
-    compile_mode: str  # "default"; "" without compilation
+    compile_mode: str  # one of COMPILE's values: torch.compile's, "" without compilation
     loss_scaling: bool
     master_dtype: str = "float32"
     loss: str = "chunked"  # one of LOSS: the soft-capped cross-entropy
@@ -136,7 +143,7 @@ def choose_policy(
         "compile",
         figures,
         overrides,
-        {None: None, True: "compiled", False: "eager"}[overrides.compile],
+        {None: None, True: "compiled", False: "eager"}[overrides.compiles],
     )
     attention, attention_reason = _decide(
         hardware, "attention", figures, overrides, overrides.attention
@@ -157,7 +164,7 @@ def choose_policy(
         attention=attention,
         attention_order=order,
         compile=compiled,
-        compile_mode="default" if compiled else "",
+        compile_mode=COMPILE[overrides.compile or ("1" if compiled else "0")],
         loss_scaling=scaling,
         loss=loss,
         gram=gram,

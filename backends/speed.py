@@ -118,7 +118,7 @@ def cache_key(hardware: Hardware, overrides: Overrides) -> dict[str, Any]:
         "threads": os.environ.get("OMP_NUM_THREADS", ""),
         "shape": probe_shape(hardware),
         "dtype": overrides.dtype or "",
-        "compile": overrides.compile,
+        "compile": overrides.compiles,
     }
 
 

@@ -49,9 +49,14 @@ SECONDS = {
     "gram": 50,
     "adamw": 30,
     "rotate_norm": 30,
+    "max_autotune": 150,
 }
 TOTAL_SECONDS = 460.0
-ASKED_FOR = {"fp8_training": {"AUTORESEARCH_LINEAR": "fp8"}}  # variables of one section
+ASKED_FOR = {  # variables of one section
+    "fp8_training": {"AUTORESEARCH_LINEAR": "fp8"},
+    "max_autotune": {"AUTORESEARCH_COMPILE": "max-autotune"},
+}
+TRAINING = ("training", "warm_training", *ASKED_FOR)
 HAS_GROUPS = hasattr(os, "killpg")  # of processes; Windows has none
 LEAST_SECONDS = 10.0  # a section isn't begun with less
 # A dry run probes nothing: it would find out how fast this processor is.
@@ -142,9 +147,9 @@ def measure(
         else:
             limit = left if options.dry_run else min(left, SECONDS[group[0]])
             print(f"{', '.join(group)} ...", file=sys.stderr, flush=True)
-            found = in_process(
-                options, group, {**environment, **ASKED_FOR.get(group[0], {})}, limit
-            )
+            # A dry run compiles nothing, whatever its section asks for.
+            asked = {**ASKED_FOR.get(group[0], {}), **(DRY_RUN if options.dry_run else {})}
+            found = in_process(options, group, {**environment, **asked}, limit)
         document["sections"].update(found)
         output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return document
@@ -214,7 +219,7 @@ def child(options: argparse.Namespace, names: list[str]) -> int:
     until = time.monotonic() + options.seconds
     for name in names:
         section = Section(name, options.child / f"{name}.json", until, options.dry_run)
-        if name in ("training", "warm_training", "fp8_training"):
+        if name in TRAINING:
             run = (gpu_training.training, section, options.preset, name == "training")
         elif name == "upstream":
             run = (gpu_training.upstream, section, options.upstream, UPSTREAM_SECONDS)

@@ -177,8 +177,8 @@ def training(section: Section, preset: str, profile: bool) -> None:
         facts["MFU of the datasheet's"] = (100 * flops * rate["median"] / published.value, "%")
     for name, (value, unit) in facts.items():
         section.row(case=name, variant="train.py", median=value, unit=unit)
-    linear = chosen.policy.linear
-    section.row(case="model", flops_per_token=flops, losses=run.losses, linear=linear)
+    how = {"linear": chosen.policy.linear, "compile_mode": chosen.policy.compile_mode}
+    section.row(case="model", flops_per_token=flops, losses=run.losses, **how)
     if profiler is not None:
         wall_ms = 1e3 * PROFILED_STEPS * statistics.median(seconds)
         section.attempt("profile", lambda: _report_profile(section, profiler, wall_ms))

@@ -65,13 +65,18 @@ def test_a_dry_run_fills_every_section(tmp_path: Path) -> None:
     assert [row["median"] for row in rates if row["case"] == "upstream"] == [4000.0]
     assert any(row.get("median") == 12.5 for row in rates)
     assert "sdpa (its own comes from a hub" in str(rates)
-    products = {
-        name: row["linear"]
+    ways = {
+        name: (row["linear"], row["compile_mode"])
         for name, section in sections.items()
         for row in section["rows"]
         if row["case"] == "model"
     }
-    assert products == {"training": "plain", "warm_training": "plain", "fp8_training": "fp8"}
+    assert ways == {
+        "training": ("plain", ""),
+        "warm_training": ("plain", ""),
+        "fp8_training": ("fp8", ""),
+        "max_autotune": ("plain", ""),
+    }
     assert "== correctness" in done.stdout
 
 

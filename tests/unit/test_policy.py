@@ -180,7 +180,7 @@ def test_where_everything_fails_the_plainest_is_taken_and_says_so():
 
 
 def test_overrides_win_over_figures_and_stop_their_questions():
-    overrides = Overrides(dtype="float16", compile=True, attention="sdpa")
+    overrides = Overrides(dtype="float16", compile="1", attention="sdpa")
     cpu = hardware(fake.machine())
     assert questions(cpu, overrides) == ()
     policy = choose_policy(cpu, (Figure("compile", "eager", 0.1),), overrides)
@@ -190,13 +190,37 @@ def test_overrides_win_over_figures_and_stop_their_questions():
     assert policy.reasons["compute_dtype"] == "asked for by AUTORESEARCH_DTYPE"
 
 
+@pytest.mark.parametrize(
+    ("said", "compiles", "mode"),
+    [
+        ("0", False, ""),
+        ("1", True, "default"),
+        ("max-autotune", True, "max-autotune-no-cudagraphs"),
+    ],
+)
+def test_a_mode_of_compiling_can_be_asked_for(said, compiles, mode):
+    for machine in (fake.H100, fake.machine()):
+        chosen = choose_policy(hardware(machine), overrides=Overrides(compile=said))
+        assert (chosen.compile, chosen.compile_mode) == (compiles, mode)
+
+
+def test_fp8_is_never_chosen_unasked():
+    h100 = hardware(fake.H100)
+    chosen = choose_policy(h100)
+    assert chosen.linear == "plain"
+    assert "AUTORESEARCH_LINEAR=fp8" in chosen.reasons["linear"]
+    asked = choose_policy(h100, overrides=Overrides(linear="fp8"))
+    assert (asked.linear, asked.reasons["linear"]) == ("fp8", "asked for by AUTORESEARCH_LINEAR")
+
+
 def test_overrides_from_the_environment():
     assert Overrides.from_environment({}) == Overrides()
     read = Overrides.from_environment(
         {"AUTORESEARCH_DTYPE": "float32", "AUTORESEARCH_COMPILE": "0", "AUTORESEARCH_ATTENTION": ""}
     )
-    assert read == Overrides(dtype="float32", compile=False)
+    assert read == Overrides(dtype="float32", compile="0")
     assert Overrides.from_environment({"AUTORESEARCH_LOSS": "triton"}).loss == "triton"
+    assert Overrides.from_environment({"AUTORESEARCH_LINEAR": "fp8"}).linear == "fp8"
     with pytest.raises(UnknownOverride, match=r"AUTORESEARCH_GRAM.*'cublas'\n.*matmul, triton"):
         Overrides.from_environment({"AUTORESEARCH_GRAM": "cublas"})
     with pytest.raises(UnknownOverride, match="did you mean 'block_local'"):
