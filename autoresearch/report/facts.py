@@ -90,7 +90,8 @@ def _floor(story: Story) -> Iterator[Fact]:
 
 def _tries(story: Story) -> Iterator[Fact]:
     totals = story["totals"]
-    counts = [f"{n:,} {WORDS.get(name, name)}" for name, n in totals["counts"].items()]
+    ended = totals["counts"]
+    counts = [f"{ended[name]:,} {word}" for name, word in WORDS.items() if name in ended]
     if totals["no_proposals"]:
         counts.append(f"asked {totals['no_proposals']} more for nothing")
     yield Fact("trials", f"{totals['trials']:,}", ", ".join(counts))

@@ -55,6 +55,7 @@ def config(dark: bool = False) -> dict[str, Any]:
         "font": FONT,
         "view": {"stroke": None},
         "text": {"color": ink},
+        "line": {"color": quiet},
         "axis": {
             "domainColor": quiet,
             "gridColor": grid,

@@ -37,7 +37,7 @@ HOVERED = 240  # characters of a reason that hovering shows
 DIFF_LINES = 400  # of one edit that are shown
 GROUPS = (
     ("Ideas", ("effects", "kinds", "predicted", "trade_offs", "held_out")),
-    ("Time and speed", ("clock", "tokens", "phases", "throughput", "speed", "mfu")),
+    ("Time and speed", ("clock", "tokens", "throughput", "speed", "mfu", "phases")),
 )
 
 

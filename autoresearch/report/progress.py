@@ -35,9 +35,9 @@ def by_trial(story: Story) -> Chart | None:
     if chart is None:
         return None
     columns = (
-        Column("Trial", "id", "d"), Column("Status", "status"),
+        Column("Trial", "id", "d"), Column("Status", "status"), Column("Idea", "idea"),
         Column("Score", "score", score_form(story)), Column("Effect", "delta", effect_form(story)),
-        Column("Confidence", "confidence", ".1%"), Column("Idea", "idea"), Column("Why", "reason"),
+        Column("Confidence", "confidence", ".1%"), Column("Why", "reason"),
     )  # fmt: skip
     return replace(chart, columns=columns, rows=story["trials"])
 

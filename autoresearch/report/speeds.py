@@ -8,7 +8,7 @@ from typing import Any
 
 from autoresearch.report.chart import Chart, Column, axis, spec
 from autoresearch.report.forms import score_form
-from autoresearch.report.looks import POINT, QUIET, status, tip
+from autoresearch.report.looks import POINT, status, tip
 from autoresearch.report.progress import clock, reach, tick_format
 
 Story = Mapping[str, Any]
@@ -18,7 +18,9 @@ WINDOW = 7  # trials on either side that a running median takes in
 
 def speed(story: Story) -> Chart | None:
     """Tokens per second of every trial."""
-    return _over_time(story, "tokens_per_second", "speed", "Tokens per second", "~s", ",.0f")
+    return _over_time(
+        story, "tokens_per_second", "speed", "Tokens per second", "~s", ",.0f", "tokens per second"
+    )
 
 
 def mfu(story: Story) -> Chart | None:
@@ -26,12 +28,12 @@ def mfu(story: Story) -> Chart | None:
     against = {"mfu": "the datasheet's peak", "mfu_measured": "the measured peak"}
     for name, words in against.items():
         if any(row[name] is not None for row in story["trials"]):
-            return _over_time(story, name, "mfu", f"MFU against {words}, in percent", "", ".1f")
+            return _over_time(story, name, "mfu", f"MFU against {words}", "", ".1f", "percent")
     return None
 
 
 def _over_time(
-    story: Story, field: str, name: str, title: str, form: str, shown: str
+    story: Story, field: str, name: str, title: str, form: str, shown: str, unit: str
 ) -> Chart | None:
     """A figure of every trial over the night, with a running median."""
     rows = [row for row in story["trials"] if row[field] is not None]
@@ -39,7 +41,7 @@ def _over_time(
         return None
     x = clock(story)
     x["scale"] = {"zero": False, "nice": False, "padding": 12}
-    y: dict[str, Any] = {"type": "quantitative", "axis": axis(title, form)}
+    y: dict[str, Any] = {"type": "quantitative", "axis": axis(unit, form)}
     y["scale"] = {"zero": False}
     line = {"field": field, "op": "median", "as": "median"}
     layers = [
@@ -54,7 +56,7 @@ def _over_time(
         },
         {
             "transform": [{"window": [line], "frame": [-WINDOW, WINDOW]}],
-            "mark": {"type": "line", "color": QUIET[False], "strokeWidth": 1.5},
+            "mark": {"type": "line", "strokeWidth": 2},
             "encoding": {"x": x, "y": {**y, "field": "median"}},
         },
     ]

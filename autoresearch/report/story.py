@@ -53,6 +53,7 @@ class Story:
         self._holdouts: dict[int, Mapping[str, Any]] = {}
         self._told: dict[str, Any] | None = None
         self._names: dict[str, str] = {}  # of machines, by hardware id
+        self._machines: dict[str, dict[str, Any]] = {}
 
     def __call__(self) -> dict[str, Any]:
         """The document, as the ledger stands; the same object while nothing is new."""
@@ -76,6 +77,7 @@ class Story:
             # The curves are nine tenths of a ledger, and nothing here shows them.
             trial = Trial.from_dict({**fields, "curve": ()})
             self.state.add(trial)
+            self._ran_on(trial)
             row = self._rows.take(trial)
             for name in self._secondary:
                 row[name] = finite(trial.metrics.get(name))
@@ -136,7 +138,7 @@ class Story:
             "trials": list(rows),
             "steps": _levels(rows, self._rows.score_ids, noises),
             "lineage": kept,
-            "machines": self._machines(),
+            "machines": [dict(machine) for machine in self._machines.values()],
             **self._text(champion),
             "champion_scores": self._champion_scores(champion),
             "recheck": self._recheck,
@@ -193,24 +195,22 @@ class Story:
             return []
         return list(self.state.scores_of(champion.id, champion.score_id).values())
 
-    def _machines(self) -> list[dict[str, Any]]:
-        """What the runs were made on and how: each combination with the trials it made."""
-        found: dict[str, dict[str, Any]] = {}
-        for trial in self.state.trials.values():
-            run = trial.replicates[0] if trial.replicates else None
-            stated = {} if run is None else run.details.get("conditions") or {}
-            if run is None or not trial.tier or (run.failure is not None and not stated):
-                continue  # what died early knows less of where it ran
-            facts = {
-                "hardware_id": trial.hardware_id,
-                "name": self._name(trial.hardware_id, run),
-                "backend": trial.backend,
-                "tier": trial.tier,
-                "conditions": {k: v for k, v in stated.items() if v not in (None, "")},
-            }
-            key = json.dumps(facts, sort_keys=True, default=str)
-            found.setdefault(key, {**facts, "trials": 0})["trials"] += 1
-        return list(found.values())
+    def _ran_on(self, trial: Trial) -> None:
+        """Count the trial to what its runs were made on and how."""
+        run = trial.replicates[0] if trial.replicates else None
+        stated = {} if run is None else run.details.get("conditions") or {}
+        if run is None or not trial.tier or (run.failure is not None and not stated):
+            return  # what died early knows less of where it ran
+        key = json.dumps([trial.hardware_id, trial.backend, trial.tier, stated], default=str)
+        facts = {
+            "hardware_id": trial.hardware_id,
+            "name": self._name(trial.hardware_id, run),
+            "backend": trial.backend,
+            "tier": trial.tier,
+            "conditions": {k: v for k, v in stated.items() if v not in (None, "")},
+        }
+        machine = self._machines.setdefault(key, {**facts, "trials": 0})
+        machine["trials"] += 1
 
     def _name(self, hardware_id: str, run: Replicate) -> str:
         """What the harness called the machine: `2 x NVIDIA H100, 80 GiB`; "" where it is lost."""

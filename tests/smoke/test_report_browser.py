@@ -95,6 +95,8 @@ def test_hovering_shows_the_idea_and_clicking_opens_its_row(tab: Any) -> None:
     shown = tab.locator("#vg-tooltip-element")
     assert SCRIPT in shown.inner_text() and "1.810000" in shown.inner_text()
     assert "confidence\t98.0%" in shown.inner_text() and "null" not in shown.inner_text()
+    place, mark = shown.bounding_box(), kept.bounding_box()
+    assert abs(place["x"] - mark["x"]) < 500 and abs(place["y"] - mark["y"]) < 300
     kept.click()
     assert tab.locator("tr#trial-6.found").is_visible()
     assert tab.title() == "mar5: val_bpb" and tab.faults == []

@@ -83,6 +83,9 @@ def test_totals(told: dict[str, Any]) -> None:
     assert totals["counts"] == {"discard": 2, "keep": 2, "crash": 1, "rejected": 1}
     assert totals["dollars"] == pytest.approx(2.5) and totals["dollars_unknown"] == 1
     phases = {(row["phase"], row["status"]): row["seconds"] for row in told["phases"]}
+    assert [(m["hardware_id"], m["tier"], m["trials"]) for m in told["machines"]] == [
+        ("a-cpu", "bubblewrap", 5)
+    ]
     assert phases["training", "keep"] == 30 and phases["proposing", "rejected"] == 20
 
 
