@@ -1,7 +1,8 @@
-"""What `status --watch` draws: pure functions from the document of `standing` to a view.
+"""What `status --watch` and a running loop draw: pure functions from `standing`'s document.
 
-frame(document, width=100)     # a rich renderable
-one_line_of(document)          # the same in a line of plain text
+frame(document, console)       # a rich renderable: all of it
+below(document, console)       # the part that changes, to stand below a loop's own lines
+one_line_of(document)          # all of it in a line of plain text
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 from autoresearch.console import describe
 from autoresearch.engine.trial import in_dollars
 from autoresearch.narration import compared, duration, extra_runs, number
+from autoresearch.now import HELD
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.segment import Segment
     from rich.text import Text
 
 WIDEST = 100  # columns of bars and curves
+WANTED = 12  # lines of `below`, all told
 NARROW = 80  # columns; below, tables leave out what can be had from `show`
 STYLES = {"keep": "green", "crash": "red", "rejected": "red", "noisy": "yellow"}
 WINDOW = 0.05  # share of the budget over which a loss is averaged to be compared
@@ -77,7 +81,7 @@ def extent(document: Mapping[str, Any]) -> str:
         words.append(f"{document['tokens']:,} of {limits['tokens']:,} tokens")
     if "seconds_left" in pace:
         words.append(f"about {duration(pace['seconds_left'])} left")
-    if document.get("asked"):
+    if document.get("asked") and document["now"].get("phase") != HELD:
         words.append(f"asked to {document['asked']} after this trial")
     return ", ".join(filter(None, words))
 
@@ -168,16 +172,58 @@ def frame(
     return Group(*parts)
 
 
-def _facts(document: Mapping[str, Any]) -> RenderableType:
-    """The study's lines and the loop's; an idea is cut where the terminal ends."""
-    from rich.table import Table
+def below(document: Mapping[str, Any], console: Console) -> RenderableType:
+    """The trial under way, the champion, how many were tried, until when, and what that cost.
 
-    grid = Table.grid(padding=(0, 2), pad_edge=False, expand=True)
+    At most half of the terminal's lines, or what is needed: above stands what was decided.
+    """
+    from rich.console import Group
+    from rich.segment import Segment, Segments
+
+    parts: list[RenderableType] = [_rule(console)]
+    if document["now"]:
+        parts.append(_running(document, console))
+    told = ("champion", "trials", "budget", "proposals")
+    lines = [line for line in [*rows(document), ("budget", extent(document))] if line[0] in told]
+    parts.append(_grid([line for line in lines if line[1]]))
+    drawn = console.render_lines(Group(*parts), pad=False)
+    room = max(console.height // 2, min(WANTED, console.height - 4))
+    # Between lines alone: one behind the last would leave the first standing when it is redrawn.
+    joined = [part for line in drawn[:room] for part in (Segment.line(), *_stripped(line))]
+    return Segments(joined[1:])
+
+
+def _stripped(line: Sequence[Segment]) -> list[Segment]:
+    """Without blanks at its end: what a terminal echoes there (^C) must not begin a line."""
+    from rich.segment import Segment
+
+    kept = list(line)
+    while kept and not kept[-1].text.strip():
+        kept.pop()
+    return [*kept[:-1], *(Segment(part.text.rstrip(), part.style) for part in kept[-1:])]
+
+
+def _rule(console: Console) -> RenderableType:
+    """A line across, in characters that the terminal has."""
+    ascii_only = not console.encoding.lower().replace("-", "").startswith("utf")
+    return _text(("-" if ascii_only else "─") * min(console.width, WIDEST), style="dim")
+
+
+def _facts(document: Mapping[str, Any]) -> RenderableType:
+    """The study's lines and the loop's."""
     lines = rows(document)
     ends = extent(document)
     if ends:
         lines.append(("budget", ends))
-    grid.add_column(style="bold", min_width=max(len(name) for name, _ in lines))
+    return _grid(lines)
+
+
+def _grid(lines: Sequence[tuple[str, str]]) -> RenderableType:
+    """Names and words; an idea is cut where the terminal ends."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2), pad_edge=False, expand=True)
+    grid.add_column(style="bold", min_width=max((len(name) for name, _ in lines), default=0))
     grid.add_column(ratio=1)
     for name, words in lines:
         grid.add_row(_text(name), _text(words, no_wrap=not name))

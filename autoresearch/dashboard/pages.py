@@ -165,9 +165,10 @@ class Pages:
         study, state = self._follower.study, self._follower.state
         shown = await asyncio.to_thread(views.trial, study, state, number) if story else None
         if story and shown is None:
-            return self._page("none.html", 404, what=f"There is no trial {number}.")
+            return self._page("none.html", 404, "trial", what=f"There is no trial {number}.")
         chart = self._losses(number) if shown else None
-        return self._page("trial.html", trial=shown, chart=chart, columns=views.show.RUN_COLUMNS)
+        columns = views.show.RUN_COLUMNS
+        return self._page("trial.html", here="trial", trial=shown, chart=chart, columns=columns)
 
     async def champion(self, request: Request) -> Response:
         """The lineage, and the champion's files."""

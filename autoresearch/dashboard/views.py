@@ -169,6 +169,7 @@ def trial(study: AnyStudy, state: State, trial_id: int) -> dict[str, Any] | None
     if found is None:
         return None
     known = dict(show.facts(study, found))
+    known.pop("status")  # the heading says it
     isolation, _, holes = known.pop("isolation", "").partition("; not protected against ")
     failure = next((run.failure for run in found.replicates[::-1] if run.failure), None)
     ids = list(state.trials)

@@ -21,7 +21,7 @@ export async function draw(figure, chart) {
   const before = drawn.get(figure);
   const narrow = plot.clientWidth < NARROW;
   const spec = { ...chart.spec, datasets: chart.data, config: chart[dark.matches ? "dark" : "light"] };
-  const made = await embed(plot, narrow ? narrowed(spec) : spec, {
+  const made = await embed(place(plot), narrow ? narrowed(spec) : spec, {
     actions: false,
     ast: true,
     renderer: "canvas",
@@ -34,6 +34,15 @@ export async function draw(figure, chart) {
     if (item?.datum && Number.isInteger(item.datum.id)) location.href = `${root}/trial/${item.datum.id}`;
   });
   figure.dataset.drawn = (Number(figure.dataset.drawn) || 0) + 1;
+}
+
+/** Where Vega draws: it gives its place a role and a name, and the plot has better ones. */
+function place(plot) {
+  if (!plot.firstElementChild) {
+    plot.append(document.createElement("div"));
+    plot.firstElementChild.ariaHidden = "true";
+  }
+  return plot.firstElementChild;
 }
 
 /** Phones have no room for ideas beside points, for long names of bars and for wide legends. */
