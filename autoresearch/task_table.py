@@ -21,7 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-TABLES = ("experiment", "task", "weights", "notify")
+TABLES = ("experiment", "task", "weights", "notify", "tracker")
 # What the table may set; the rest is what pretraining is.
 TASK_KEYS = ("description", "mutation", "constraints", "policy", "budget")
 

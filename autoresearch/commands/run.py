@@ -60,6 +60,12 @@ if TYPE_CHECKING:
 )
 @search_options
 @study_options
+@click.option(
+    "--tracker",
+    metavar="NAME",
+    help="Where trials are tracked, too: mlflow, tensorboard, trackio, wandb, or a plug-in.  "
+    "[default: tracker = NAME in autoresearch.toml]",
+)
 @workspace_option
 @backend_option
 @attention_option
@@ -68,6 +74,7 @@ def command(
     agent: str,
     agent_options: tuple[str, ...],
     limits: dict[str, Any],
+    tracker: str | None,
     folder: Path,
     json_mode: bool,
     **choices: Any,
@@ -85,17 +92,19 @@ def command(
     from autoresearch.narration import narrated
     from autoresearch.notify import notifying
     from autoresearch.study import Options, Study
+    from autoresearch.trackers.tracking import tracking
 
     out = Output(json_mode)
     options = Options(**choices)
     proposer = Study.read(folder, options).proposer(agent, read_options(agent_options))
-    with narrated(out) as on_event:
+    with narrated(out, folder) as on_event:
         with looking(on_event):
             backends.make_ready(choices["backend"])
         with (
             Study.write(folder, options, on_event, True) as study,
             awake() as problem,
             notifying(study) as ended,
+            tracking(study, tracker),
         ):
             if problem:
                 out.warn(f"this machine may fall asleep: {problem}")
