@@ -13,6 +13,7 @@ from autoresearch.narration import duration
 from autoresearch.report.chart import Chart, Column, axis, spec
 from autoresearch.report.forms import effect_form, gain
 from autoresearch.report.looks import COLOURS, FAINT, KEPT, POINT, status, tip
+from autoresearch.report.progress import reach
 
 Story = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -223,18 +224,23 @@ def trade_offs(story: Story) -> Chart | None:
         return None
     metric, other = story["metric"], next(iter(story["secondary"]))
     front = set(story["front"])
-    names = ("id", "status", "idea", "score", *story["secondary"])
+    names = ("id", "status", "idea", "score")
     rows = [
-        {**{name: row[name] for name in names}, "other": row[other], "front": row["id"] in front}
+        {
+            **{name: row[name] for name in names},
+            **{f"other_{n}": value for n, value in enumerate(row["secondary"].values())},
+            "front": row["id"] in front,
+        }
         for row in story["trials"]
-        if row["score"] is not None and row.get(other) is not None
+        if row["score"] is not None and row["secondary"][other] is not None
     ]
     way = {"minimize": "lower", "maximize": "higher"}
-    x = {"field": "other", "type": "quantitative", "scale": {"zero": False, "padding": 12}}
+    x = {"field": "other_0", "type": "quantitative", "scale": {"zero": False, "padding": 12}}
     x["axis"] = axis(f"{other}  ({way[story['secondary'][other]]} is better)")
-    y = {"field": "score", "type": "quantitative", "scale": {"zero": False}}
+    y: dict[str, Any] = {"field": "score", "type": "quantitative"}
+    y["scale"] = {"domain": list(reach(story) or (0, 1)), "clamp": True, "nice": False}
     y["axis"] = axis(f"{metric}  ({way[story['direction']]} is better)")
-    shown = tip("trial|id|d", "status", "idea", f"{metric}|score|.6g", f"{other}|other|.6g")
+    shown = tip("trial|id|d", "status", "idea", f"{metric}|score|.6g", f"{other}|other_0|.6g")
     look = status(sorted({row["status"] for row in rows}), tooltip=shown)
     drawn = spec(
         height=300,
@@ -243,7 +249,7 @@ def trade_offs(story: Story) -> Chart | None:
             {
                 "transform": [{"filter": "datum.front"}],
                 "mark": {"type": "line", "color": KEPT, "strokeWidth": 1.5, "opacity": 0.7},
-                "encoding": {"x": x, "y": y, "order": {"field": "other"}},
+                "encoding": {"x": x, "y": y, "order": {"field": "other_0"}},
             },
             {
                 "mark": {**POINT, "size": 70, "opacity": 0.8},
@@ -253,7 +259,8 @@ def trade_offs(story: Story) -> Chart | None:
     )
     columns = (
         Column("Trial", "id", "d"), Column("Status", "status"), Column(metric, "score", ".6g"),
-        *(Column(name, name, ".6g") for name in story["secondary"]), Column("Idea", "idea"),
+        *(Column(name, f"other_{n}", ".6g") for n, name in enumerate(story["secondary"])),
+        Column("Idea", "idea"),
     )  # fmt: skip
     best = [row for row in rows if row["front"]]
     words = (

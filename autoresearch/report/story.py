@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from autoresearch.engine.ledger import ENVELOPE
@@ -79,8 +80,7 @@ class Story:
             self.state.add(trial)
             self._ran_on(trial)
             row = self._rows.take(trial)
-            for name in self._secondary:
-                row[name] = finite(trial.metrics.get(name))
+            row["secondary"] = {n: finite(trial.metrics.get(n)) for n in self._secondary}
             return
         self.state.take(record)
         if kind == "champion":
@@ -185,7 +185,7 @@ class Story:
         """What a run of the champion's said of the text: its entropy, and how much was scored."""
         names = {"floor": "floor_bpb", "scored_bytes": "scored_bytes"}
         for run in () if champion is None else champion.replicates:
-            result = _result(run.details.get("run_dir"), self.study)
+            result = self._result(champion, run)
             if champion is not None and result.get("score_id") == champion.score_id:
                 return {name: number(result.get(key)) for name, key in names.items()}
         return dict.fromkeys(names)
@@ -204,7 +204,7 @@ class Story:
         key = json.dumps([trial.hardware_id, trial.backend, trial.tier, stated], default=str)
         facts = {
             "hardware_id": trial.hardware_id,
-            "name": self._name(trial.hardware_id, run),
+            "name": self._name(trial, run),
             "backend": trial.backend,
             "tier": trial.tier,
             "conditions": {k: v for k, v in stated.items() if v not in (None, "")},
@@ -212,15 +212,28 @@ class Story:
         machine = self._machines.setdefault(key, {**facts, "trials": 0})
         machine["trials"] += 1
 
-    def _name(self, hardware_id: str, run: Replicate) -> str:
+    def _name(self, trial: Trial, run: Replicate) -> str:
         """What the harness called the machine: `2 x NVIDIA H100, 80 GiB`; "" where it is lost."""
-        if hardware_id not in self._names:
-            hardware = _result(run.details.get("run_dir"), self.study).get("hardware")
+        if trial.hardware_id not in self._names:
+            hardware = self._result(trial, run).get("hardware")
             known = hardware if isinstance(hardware, dict) else {}
             size, name = known.get("memory_bytes"), clean(str(known.get("name") or ""))
             memory = f", {size / 2**30:.0f} GiB" if isinstance(size, (int, float)) else ""
-            self._names[hardware_id] = f"{name}{memory}" if name else ""
-        return self._names[hardware_id]
+            self._names[trial.hardware_id] = f"{name}{memory}" if name else ""
+        return self._names[trial.hardware_id]
+
+    def _result(self, trial: Trial | None, run: Replicate) -> dict[str, Any]:
+        """What the harness wrote of a run; {} where that is gone, or no JSON."""
+        stated = run.details.get("run_dir")
+        if trial is None or not isinstance(stated, str) or not stated:
+            return {}
+        # The folder's name alone: a study may have been moved since.
+        path = self.study.run_folder(trial.id) / PurePath(stated).name / "result.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def _front(self) -> list[int]:
         if isinstance(self.study, Study) or not self._secondary:
@@ -321,15 +334,3 @@ def _by_kind(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if row["status"] == TrialStatus.KEEP.value:
             kind["gain"] = (kind["gain"] or 0.0) + (row["gain"] or 0.0)
     return sorted(found.values(), key=lambda kind: (-kind["tried"], kind["kind"]))
-
-
-def _result(run_dir: object, study: AnyStudy) -> dict[str, Any]:
-    """What the harness wrote of a run; {} where it is gone or no JSON."""
-    if not isinstance(run_dir, str) or not run_dir:
-        return {}
-    path = study.runs.parent / run_dir / "result.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

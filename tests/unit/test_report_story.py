@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -175,8 +176,39 @@ def test_a_task_to_be_maximised(tmp_path: Path) -> None:
     ledger.append({"kind": "holdout", "trial": 1, "run": run(2.5).to_dict()})
     told = story_of(open_study(tmp_path))
     assert (told["kind"], told["direction"], told["totals"]["gain"]) == ("task", "maximize", 2.0)
-    assert told["trials"][2]["gain"] == -1.0 and told["trials"][1]["words"] == 30.0
+    assert told["trials"][2]["gain"] == -1.0 and told["trials"][1]["secondary"] == {"words": 30.0}
     assert told["front"] == [0, 1] and told["holdouts"] == {"1": 2.5}
+
+
+def test_a_second_metric_may_have_any_name(tmp_path: Path) -> None:
+    ledger = write_task(tmp_path, [])
+    file = tmp_path / "task.yaml"
+    file.write_text(file.read_text().replace("words: minimize", "seconds: minimize"))
+    ledger.append_trial(trial(0, "keep", [1.0], parent=None, metrics={"score": 1, "seconds": 7.0}))
+    row = story_of(open_study(tmp_path))["trials"][0]
+    assert row["secondary"] == {"seconds": 7.0} and row["seconds"]["training"] == 10
+
+
+def test_what_the_harness_wrote_of_the_champion(tmp_path: Path) -> None:
+    trials = night()[:1]
+    runs = [
+        replace(r, details={**r.details, "run_dir": "/gone/baseline-0"})
+        for r in trials[0].replicates
+    ]
+    write(tmp_path, [replace(trials[0], replicates=tuple(runs))])
+    study = open_study(tmp_path)
+    place = study.run_folder(0) / "baseline-0"
+    place.mkdir(parents=True)
+    hardware = {"name": "A \x1b[31mCPU", "memory_bytes": 24 * 2**30}
+    result = {"score_id": "id", "floor_bpb": 1.5, "scored_bytes": 10_462, "hardware": hardware}
+    (place / "result.json").write_text(json.dumps(result))
+    told = story_of(study)  # though the study was moved since
+    assert (told["floor"], told["scored_bytes"]) == (1.5, 10_462)
+    assert told["machines"][0]["name"] == "A CPU, 24 GiB"
+    (place / "result.json").write_text(json.dumps({**result, "score_id": "another"}))
+    assert story_of(study)["floor"] is None
+    (place / "result.json").write_text("[not json")
+    assert story_of(study)["floor"] is None
 
 
 # -- kinds ---------------------------------------------------------------------------------------
