@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -130,7 +131,19 @@ def cli() -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `autoresearch` command; ends the process with the exit code."""
     warnings.formatwarning = _plain_warning
-    sys.exit(run(sys.argv[1:] if argv is None else list(argv)))
+    args = sys.argv[1:] if argv is None else list(argv)
+    _writable("--json" in args)
+    sys.exit(run(args))
+
+
+def _writable(json_mode: bool) -> None:
+    """No character ends a run because a code page lacks it; JSON is UTF-8 everywhere."""
+    for stream in (sys.stdout, sys.stderr):
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        if json_mode and stream is sys.stdout:
+            stream.reconfigure(encoding="utf-8")
+        stream.reconfigure(errors="replace")
 
 
 def run(args: list[str]) -> int:

@@ -133,15 +133,19 @@ class Output:
             extra = {"run": prefix} if prefix else {}
             yield lambda name, data: self.event(name, {**extra, **data})
         elif sys.stderr.isatty():
-            console = self._console(stderr=True)
-            with LiveProgress(console, prefix) as live:
-                self._bar = console
-                try:
-                    yield live
-                finally:
-                    self._bar = None
+            with self.drawing() as console, LiveProgress(console, prefix) as live:
+                yield live
         else:
             yield PlainProgress(prefix)
+
+    @contextlib.contextmanager
+    def drawing(self) -> Iterator[Console]:
+        """A console for something live on stderr; what is said meanwhile goes above it."""
+        self._bar = console = self._console(stderr=True)
+        try:
+            yield console
+        finally:
+            self._bar = None
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Trials in words: a line per decision, tables, a curve in one row of characters.
 
-with narrated(out) as on_event:      # live on a terminal, a line per decision anywhere else
+with narrated(out, folder) as on_event:     # live on a terminal, lines anywhere else
     loop.run(..., on_event=on_event)
 """
 
@@ -13,6 +13,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -197,15 +198,26 @@ def _bars(losses: Sequence[float], low: float, high: float, encoding: str) -> li
 
 
 @contextmanager
-def narrated(out: Output) -> Iterator[Event]:
-    """A callback for a loop's events: JSON lines, a live bar, or a line per decision."""
+def narrated(out: Output, folder: Path | None = None) -> Iterator[Event]:
+    """A callback for a loop's events: JSON lines, a live view, or a line per decision.
+
+    folder: whose study the loop works on; a terminal then shows the trial under way beside the
+    champion, what was tried, until when, and what that cost.
+    """
     if out.json_mode:
         yield _JsonLines(out)
-    elif sys.stderr.isatty():
-        with out.progress() as live:
-            yield _Narrator(out, live)
-    else:
+        return
+    if not sys.stderr.isatty():
         yield _Narrator(out, lambda name, data: None)
+        return
+    from autoresearch.live_run import LiveRun
+
+    with out.drawing() as console:
+        if console.is_dumb_terminal:  # it can't go back to a line
+            yield _Narrator(out, lambda name, data: None)
+            return
+        with LiveRun(console, folder) as live:
+            yield _Narrator(out, live)
 
 
 class _JsonLines:
@@ -223,7 +235,7 @@ class _JsonLines:
 
 
 class _Narrator:
-    """Decisions and warnings as lines; the rest goes to the bar."""
+    """Decisions and warnings as lines; the rest goes to what is live."""
 
     def __init__(self, out: Output, live: Callable[[str, dict[str, Any]], None]) -> None:
         self._out, self._live, self._prefix = out, live, ""
@@ -251,5 +263,5 @@ class _Narrator:
             self._prefix = f"trial {data['id']}{label} seed {data['seed']}"
         elif name == "phase":
             self._live("phase", {"phase": f"{self._prefix}: {data.get('phase', '')}".lstrip(": ")})
-        elif name not in ("begin", "trial"):
+        else:
             self._live(name, {key: item for key, item in data.items() if key != "task"})

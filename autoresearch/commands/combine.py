@@ -72,7 +72,7 @@ def command(
     options = Options(**choices)
     # Nothing is begun where nothing goes together.
     choose(open_study(folder, options), trial_ids)
-    with narrated(out) as on_event:
+    with narrated(out, folder) as on_event:
         if not holds_task(folder):
             with looking(on_event):
                 backends.make_ready(choices["backend"])

@@ -91,7 +91,7 @@ def command(
     idea = idea_of(message, predict)
     options = Options(**choices)
     data = None if submitted is None else submitted.read(MOST_BYTES + 1)
-    with narrated(out) as on_event, Study.write(folder, options, on_event) as study:
+    with narrated(out, folder) as on_event, Study.write(folder, options, on_event) as study:
         try:
             change = edit_to_measure(study, out, data, on)
         except Rejected as rejected:
