@@ -17,6 +17,7 @@ from autoresearch.report.forms import gain, score
 from autoresearch.report.looks import WORDS
 
 Story = Mapping[str, Any]
+OTHER_SCORE = "the baseline's score meant something else"
 DAYS = 2 * 86_400.0  # seconds from which days are counted
 CALM_PAUSE = 600.0  # seconds between trials beyond which the study stood still
 
@@ -42,11 +43,13 @@ def verdict(story: Story) -> str:
     if not totals["kept"]:
         stands = f"{metric} {score(story, best)}"
         return f"None of {tried} was shown to be better than the baseline, {stands}."
+    kept_words = f"{totals['kept']} kept idea{'' if totals['kept'] == 1 else 's'} of {tried}"
+    if story["baseline"] is None:
+        return f"{metric} {score(story, best)}, after {kept_words}; {OTHER_SCORE}."
     base, better = story["baseline"], gain(story, totals["gain"]).lstrip("+")
     share = f" ({abs(totals['gain'] / base):.1%})" if base else ""
-    steps = f"{totals['kept']} kept idea{'' if totals['kept'] == 1 else 's'} of {tried}"
     change = f"{score(story, base)} → {score(story, best)}"
-    return f"{metric} {change}: better by {better}{share}, in {steps}."
+    return f"{metric} {change}: better by {better}{share}, in {kept_words}."
 
 
 def figures(story: Story) -> list[Fact]:
@@ -62,7 +65,7 @@ def _score(story: Story) -> Iterator[Fact]:
     note = "" if noise is None else f"one run scatters by ±{noise['sd']:.2g}"
     note = "repeats agree exactly" if noise and not noise["sd"] else note
     yield Fact(f"best {story['metric']}", score(story, story["best"]), note)
-    if story["totals"]["kept"]:
+    if story["totals"]["kept"] and story["baseline"] is not None:
         yield Fact(
             "gain", gain(story, story["totals"]["gain"]), f"from {score(story, story['baseline'])}"
         )

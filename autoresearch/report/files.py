@@ -6,6 +6,7 @@ names = write_report(study, folder)      # report.html, progress.png, report.md
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def write_report(study: AnyStudy, story: Mapping[str, Any], folder: Path) -> lis
     if progress is None:
         (folder / PICTURE).unlink(missing_ok=True)  # of a study that stood here before
     else:
-        (folder / PICTURE).write_bytes(picture(progress))
+        title = f"{story['tag']}: progress of {story['metric']}"
+        (folder / PICTURE).write_bytes(picture(replace(progress, title=title)))
         names.append(PICTURE)
     write_text(folder / MARKDOWN, markdown(story, PICTURE if progress else ""))
     return [*names, MARKDOWN]

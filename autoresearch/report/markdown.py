@@ -13,7 +13,7 @@ from autoresearch.narration import number
 from autoresearch.report.chart import Chart
 from autoresearch.report.charts import charts
 from autoresearch.report.facts import Fact, circumstances, figures, verdict
-from autoresearch.report.forms import gain_form, score_form
+from autoresearch.report.forms import gain_form, score_form, sure
 
 # With a table of each chart the file would repeat itself: these say what the others don't.
 TABLES = ("kinds", "phases", "predicted", "trade_offs", "held_out")
@@ -66,9 +66,8 @@ def _kept(story: Mapping[str, Any]) -> list[str]:
     for step in steps:
         low, high = number(step["low"], form), number(step["high"], form)
         span = "-" if step["low"] is None else f"{low} to {high}"
-        sure = number(step["confidence"], ".1%")
         score, gain = number(step["score"], score_form(story)), number(step["gain"], form)
-        rows.append((step["id"], score, gain, span, sure, step["idea"]))
+        rows.append((step["id"], score, gain, span, sure(step["confidence"]), step["idea"]))
     titles = ("trial", story["metric"], "gain", "95% interval", "confidence", "idea")
     right = (True, True, True, True, True, False)
     return ["## Kept ideas", "", *table(titles, rows, right)]

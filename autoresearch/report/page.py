@@ -24,7 +24,7 @@ from autoresearch.engine.proposers.text import clean, one_line
 from autoresearch.report.chart import Chart
 from autoresearch.report.charts import charts
 from autoresearch.report.facts import circumstances, figures, verdict
-from autoresearch.report.forms import gain_form, score_form
+from autoresearch.report.forms import gain_form, score_form, sure
 from autoresearch.report.looks import config
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -90,6 +90,7 @@ def _environment() -> jinja2.Environment:
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
+    made.filters["sure"] = sure
     made.filters["number"] = lambda value, form: "" if value is None else format(value, form)
     return made
 

@@ -114,6 +114,8 @@ def summary(story: Story) -> str:
     words = f"{totals['trials']:,} trials, {totals['kept']} of them kept"
     if not totals["kept"]:
         return f"{words}: the baseline's {metric} {score(story, story['best'])} stands."
+    if story["baseline"] is None:
+        return f"{words}: {metric} {score(story, story['best'])}."
     return f"{words}: {metric} {score(story, story['baseline'])} to {score(story, story['best'])}."
 
 

@@ -15,6 +15,7 @@ It is read from the ledger and from files of the trials' folders, never by runni
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -23,7 +24,7 @@ from autoresearch.engine.ledger import ENVELOPE
 from autoresearch.engine.noise import Noise
 from autoresearch.engine.proposers.text import clean, number
 from autoresearch.engine.recheck import KIND as RECHECK
-from autoresearch.engine.state import State
+from autoresearch.engine.state import BASELINE, State
 from autoresearch.engine.trial import Replicate, Trial, TrialStatus
 from autoresearch.narration import together
 from autoresearch.opening import AnyStudy
@@ -132,7 +133,7 @@ class Story:
             "champion": None if champion is None else champion.id,
             "best": None if champion is None else finite(champion.score),
             "score_id": "" if champion is None else champion.score_id,
-            "baseline": rows[0]["score"] if rows and rows[0]["parent"] is None else None,
+            "baseline": self._baseline(champion),
             "parts": _parts(self._rows, noises),
             "noise": None if champion is None else _noise(noises.get(champion.score_id)),
             "trials": list(rows),
@@ -155,6 +156,8 @@ class Story:
 
     def _totals(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         state, kept = self.state, lineage(self.state)
+        # Effects under different score ids don't add up.
+        same = [trial for trial in kept[1:] if trial.score_id == kept[-1].score_id]
         tried = [row for row in rows if row["parent"] is not None]
         better = -1.0 if self.study.task.objective.direction == "minimize" else 1.0
         asked = [row for row in tried if row["proposer"]]
@@ -162,7 +165,7 @@ class Story:
             "trials": len(tried),
             "kept": max(0, len(kept) - 1),
             "counts": counts(state),
-            "gain": better * together(kept) if len(kept) > 1 else 0.0,
+            "gain": better * together(same),
             "runs": sum(row["runs"] for row in rows),
             "extra_runs": sum(row["extra_runs"] for row in rows),
             "hours": rows[-1]["hours"] if rows else 0.0,
@@ -189,6 +192,16 @@ class Story:
             if champion is not None and result.get("score_id") == champion.score_id:
                 return {name: number(result.get(key)) for name, key in names.items()}
         return dict.fromkeys(names)
+
+    def _baseline(self, champion: Trial | None) -> float | None:
+        """The baseline's score, where it means what the champion's means; else None."""
+        first = self.state.trials.get(BASELINE)
+        if champion is None or first is None:
+            return None
+        if first.score_id == champion.score_id:
+            return finite(first.score)
+        found = self.state.scores_of(BASELINE, champion.score_id).values()
+        return finite(statistics.fmean(found)) if found else None
 
     def _champion_scores(self, champion: Trial | None) -> list[float]:
         if champion is None:
@@ -304,13 +317,14 @@ def _noise(noise: Noise | None) -> dict[str, float] | None:
 def _levels(
     rows: list[dict[str, Any]], score_ids: list[str], noises: Mapping[str, Noise | None]
 ) -> list[dict[str, Any]]:
-    """The best score wherever it changed, and at the end; low and high hold one run in 20 out."""
+    """The best score wherever it changed and at the end of each part, with the noise around it."""
     found: list[dict[str, Any]] = []
     names = ("id", "hours", "minutes", "tokens_spent", "part", "best", "idea", "gain", "confidence")
     before = None
     for place, row in enumerate(rows):
         mark = row["part"], row["best"]
-        if row["best"] is None or (mark == before and place < len(rows) - 1):
+        ends = place == len(rows) - 1 or rows[place + 1]["part"] != row["part"]
+        if row["best"] is None or (mark == before and not ends):
             continue
         noise = noises.get(score_ids[row["part"]]) if score_ids else None
         around = BAND * noise.sd if noise else 0.0

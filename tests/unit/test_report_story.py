@@ -13,7 +13,9 @@ import pytest
 from autoresearch.console import to_json
 from autoresearch.engine.trial import Cost, DiffStat
 from autoresearch.opening import open_study
+from autoresearch.report.charts import charts
 from autoresearch.report.effects import quantile
+from autoresearch.report.facts import figures, verdict
 from autoresearch.report.kinds import kind_by_size, kind_of
 from autoresearch.report.rows import Rows
 from autoresearch.report.story import Story, story_of
@@ -136,6 +138,29 @@ def test_scores_of_another_id_begin_another_part(tmp_path: Path) -> None:
     assert told["parts"][1]["first"] == 7 and told["parts"][1]["noise"]["sd"] < 0.1
     assert told["trials"][7]["best"] == pytest.approx(5.01)  # the champion's, measured anew
     assert [step["part"] for step in told["steps"]] == [0, 0, 0, 1]
+    assert told["baseline"] == 2.0 and "→" in verdict(told)  # the champion's is of the first id
+
+
+def test_nothing_is_said_across_score_ids(tmp_path: Path) -> None:
+    again = tuple(run(5.0 + seed / 100, seed, "other") for seed in range(3))
+    own = tuple(run(4.8 + seed / 100, seed, "other") for seed in range(3))
+    idle = trial(7, "discard", [1.9], parent=6, delta=0.09)
+    kept = trial(
+        8, "keep", [], parent=6, score=4.81, score_id="other", delta=-0.2, confidence=0.99,
+        replicates=own, champion_replicates=again,
+    )  # fmt: skip
+    write(tmp_path, [*night(), idle, kept])
+    told = story_of(open_study(tmp_path))
+    assert [(step["part"], step["id"]) for step in told["steps"]] == [
+        (0, 0), (0, 2), (0, 6), (0, 7), (1, 8),
+    ]  # fmt: skip
+    assert told["baseline"] is None and told["totals"]["gain"] == pytest.approx(0.2)
+    assert verdict(told) == (
+        "val_bpb 4.810000, after 3 kept ideas of 8 trials; the baseline's score meant something "
+        "else."
+    )
+    assert not [fact for fact in figures(told) if fact.name == "gain"]
+    assert "2.000000" not in charts(told)[0].summary
 
 
 def test_a_clock_that_was_set_back(tmp_path: Path) -> None:
