@@ -9,18 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from autoresearch.engine.ledger import Ledger
 from autoresearch.engine.proposers.agents import agents_found
 from autoresearch.init import make_workspace
 from autoresearch.mcp_server.clients import edits_for, plugin_folder
 from autoresearch.workspace_files import workspace_files
 from prepare.settings import Settings
+from tests.agents import fake_models
+from tests.agents.model_server import ModelServer
+from tests.unit.quick_trials import SEED
 
 pytestmark = pytest.mark.agents
 PATH = os.environ.get("AUTORESEARCH_AGENT_BIN") or os.environ.get("PATH", "")
 FOUND = agents_found({"PATH": PATH})
 
 
-def ask(home: Path, folder: Path, *command: str) -> str:
+def ask(home: Path, folder: Path, *command: str, **more: str) -> str:
     """What an agent's command prints; it must end well."""
     if command[0] not in FOUND:
         pytest.skip(f"no {command[0]} here")
@@ -29,6 +33,7 @@ def ask(home: Path, folder: Path, *command: str) -> str:
         "HOME": str(home),
         "PATH": os.pathsep.join([own, PATH, os.environ.get("PATH", "")]),
         "GEMINI_CLI_TRUST_WORKSPACE": "true",
+        **more,
     }
     done = subprocess.run(
         command,
@@ -108,3 +113,36 @@ def test_gemini(workspace: Path) -> None:
     install("gemini", workspace)
     listed = ask(home, workspace, "gemini", "mcp", "list")
     assert "autoresearch" in listed and "Connected" in listed, listed
+
+
+def test_claude_measures_an_edit(workspace: Path) -> None:
+    """The real client, told by the settings files, a scripted model behind it: a trial is kept."""
+    home = workspace.parent / "home"
+    (workspace / "train.py").write_text(SEED)
+    subprocess.run(["git", "commit", "-qam", "quick"], cwd=workspace, check=True)
+    install("claude", workspace)
+    settings = json.loads((workspace / ".mcp.json").read_text())
+    server = Path(__file__).resolve().parents[1] / "unit" / "mcp_workspace_server.py"
+    quick = {"command": sys.executable, "args": [str(server), str(workspace)]}
+    quick["env"] = {"PYTHONPATH": str(server.parents[2])}
+    settings["mcpServers"]["autoresearch"] = quick
+    (workspace / ".mcp.json").write_text(json.dumps(settings))
+    trusted = {"projects": {str(workspace): {"hasTrustDialogAccepted": True}}}
+    (home / ".claude.json").write_text(json.dumps(trusted))
+    edit = SEED.replace("0.04", "0.06")
+    script: list[fake_models.Call] = [
+        *[("WaitForMcpServers", {})]
+        * 20,  # each waits for a few seconds; a busy machine takes more
+        ("mcp__autoresearch__champion", {}),
+        ("mcp__autoresearch__propose_trial", {"idea": "a larger rate", "on": 0, "edit": edit}),
+    ]
+    with ModelServer(fake_models.anthropic(script)) as server_of_models:
+        model = {"ANTHROPIC_BASE_URL": server_of_models.url, "ANTHROPIC_API_KEY": "dummy"}
+        model["MCP_TIMEOUT"] = "240000"
+        words = ("-p", "improve it", "--output-format", "json", "--model", "claude-sonnet-4-5")
+        ask(home, workspace, "claude", *words, **model)
+    asked = json.dumps([body for _, body in server_of_models.requests], default=str)
+    assert "MATRIX_LR = 0.04" in asked, "it saw the champion"
+    trials = Ledger(workspace / "results.jsonl").trials()
+    assert [str(trial.status) for trial in trials] == ["keep", "keep"], asked[-3_000:]
+    assert trials[1].description == "a larger rate" and trials[1].proposer == "submitted"
