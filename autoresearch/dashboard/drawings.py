@@ -51,7 +51,11 @@ def losses(own: Curve, champion: Curve, unit: str, name: str = OWN) -> Chart:
     rows = [_point(name, *point) for point in own]
     rivals = [_point(CHAMPION, *point) for point in champion]
     encoding = {
-        "x": {"field": "spent", "type": "quantitative", "axis": axis(f"training, {unit}")},
+        "x": {
+            "field": "spent",
+            "type": "quantitative",
+            "axis": axis(f"training, {unit}", "~s", tickCount=8),
+        },
         "y": {
             "field": "loss",
             "type": "quantitative",
@@ -97,7 +101,8 @@ def _words(own: Curve, champion: Curve) -> str:
     if not own:
         return "No curve was recorded."
     words = f"From {own[0][1]:.3f} to {own[-1][1]:.3f}"
-    return f"{words}; the champion's ended at {champion[-1][1]:.3f}." if champion else f"{words}."
+    there = _at(champion, own[-1][0])
+    return f"{words}." if there is None else f"{words}; the champion's was {there:.3f} there."
 
 
 def _beside(own: Curve, champion: Curve) -> list[Mapping[str, Any]]:

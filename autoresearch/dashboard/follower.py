@@ -57,7 +57,7 @@ class Follower:
         self._log: tuple[str, list[Event]] = EMPTY, []
         self._trials = 0  # of them in the log
         self._read_at = float("-inf")
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
         self._closed = False
 
     @property
@@ -82,10 +82,12 @@ class Follower:
 
     async def refresh(self) -> None:
         """Read what is new unless that was done a moment ago."""
-        async with self._reading:
-            if time.monotonic() - self._read_at >= EVERY:
-                await asyncio.to_thread(self._read)
-                self._read_at = time.monotonic()
+        if self._reading is None or self._reading.done():
+            if time.monotonic() - self._read_at < EVERY:
+                return
+            self._reading = asyncio.create_task(asyncio.to_thread(self._read))
+        # Who waits may go away, and the thread would still read: a second must not begin then.
+        await asyncio.shield(self._reading)
 
     def _read(self) -> None:
         try:
@@ -100,6 +102,7 @@ class Follower:
             self.problem = {"message": message, "hint": str(getattr(error, "hint", ""))}
         else:
             self.problem = None
+        self._read_at = time.monotonic()
 
     def _write_log(self, rows: list[dict[str, Any]]) -> None:
         """An event per record; all anew where another ledger stands in the place of the one."""

@@ -39,7 +39,7 @@ class Machine:
         self._folder = folder
         self._told: dict[str, Any] = {}
         self._at = float("-inf")
-        psutil.cpu_percent(percpu=True)  # the first call only begins to count
+        self._before = _ticks()
 
     def __call__(self) -> dict[str, Any]:
         """Meters (name, share from 0 to 1, words), facts (name, words), and what isn't known."""
@@ -56,12 +56,12 @@ class Machine:
         return self._told
 
     def _own(self) -> Iterator[dict[str, Any]]:
-        cores = psutil.cpu_percent(percpu=True)
-        busy = sum(cores) / max(1, len(cores))
-        load = ""
-        if hasattr(os, "getloadavg"):
-            load = f", load {os.getloadavg()[0]:.1f}"
-        yield meter("Processor", busy / 100, f"{busy:.0f}% of {len(cores)} cores{load}")
+        before, self._before = self._before, _ticks()
+        idle, total = (now - then for now, then in zip(self._before, before, strict=True))
+        load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+        if total > 0:
+            busy = 1 - idle / total
+            yield meter("Processor", busy, f"{busy:.0%} of {psutil.cpu_count()} cores{load}")
         memory = psutil.virtual_memory()
         yield meter("Memory", memory.percent / 100, _of(memory.total - memory.available,
                                                        memory.total))  # fmt: skip
@@ -70,6 +70,18 @@ class Machine:
             yield meter("Swap", swap.percent / 100, _of(swap.used, swap.total))
         disk = shutil.disk_usage(self._folder)
         yield meter("Disk", 1 - disk.free / disk.total, f"{disk.free / 1e9:,.1f} GB free")
+
+
+def _ticks() -> tuple[float, float]:
+    """Seconds of all cores so far: idle, and altogether.
+
+    psutil's own percentages are counted by thread, and each call here may be another one's.
+    """
+    times = psutil.cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    # What guests take stands in `user`, too.
+    twice = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+    return idle, sum(times) - twice
 
 
 def meter(name: str, share: float, words: str) -> dict[str, Any]:

@@ -344,8 +344,8 @@ class Pages:
             chart = drawings.losses(*views.curves(data), now["unit"])
             data = {
                 "html": self._part("standing.html", now=now),
-                "losses": chart.data,
                 "chart": drawings.document(chart),
+                "table": self._part("losses.html", chart=chart),
                 "running": now["running"],
                 "asked": now["asked"],
                 "looping": now["looping"],

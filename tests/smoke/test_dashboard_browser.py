@@ -47,7 +47,7 @@ window.EventSource = class extends Plain {
   constructor(url) {
     super(url);
     for (const name of ["trial", "record", "reset"])
-      this.addEventListener(name, (e) => told.push([name, e.lastEventId]));
+      this.addEventListener(name, (e) => told.push([name, e.lastEventId, JSON.parse(e.data).id]));
   }
 };
 """
@@ -238,6 +238,8 @@ def test_no_event_is_missed_while_a_writer_appends(small: Dashboard) -> None:
     page.wait_for_selector("#live canvas")  # the curve of the run under way
     assert "<b>an idea</b>" in page.inner_text("#standing .idea")
     assert page.locator("progress").get_attribute("max") == "300.0"
+    assert "the champion's was" in page.inner_text("#live-words")
+    assert page.locator("#live-table tbody tr").count() > 10
     first, last = 31, 110
     head = page.evaluate("document.body.dataset.head")
     mark, place = head.split("-")
@@ -256,7 +258,8 @@ def test_no_event_is_missed_while_a_writer_appends(small: Dashboard) -> None:
     writer.join()
     end = int(place) + last - first + 1
     page.wait_for_selector(f"body[data-head='{mark}-{end}']")
-    wanted = [["trial", f"{mark}-{number}"] for number in range(int(place) + 1, end + 1)]
+    numbers = enumerate(range(first, last + 1), int(place) + 1)
+    wanted = [["trial", f"{mark}-{at}", number] for at, number in numbers]
     assert page.evaluate("told") == wanted
     page.wait_for_selector(f"#table tr[data-trial='{last}']")
     assert f"Trial {last}" in page.inner_text("#news")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -105,6 +107,28 @@ def test_two_listeners_do_not_take_from_each_other(study: Path) -> None:
 
     one, other = asyncio.run(both())
     assert records(one) == records(other) and len(records(one)) == 4
+
+
+def test_a_listener_that_leaves_amid_a_reading_does_not_begin_a_second(study: Path) -> None:
+    follower = Follower(study)
+    read, at_once, most = follower._read, [0], [0]
+
+    def slowly() -> None:
+        at_once[0] += 1
+        most[0] = max(most[0], at_once[0])
+        time.sleep(0.05)
+        read()
+        at_once[0] -= 1
+
+    async def leave() -> None:
+        follower._read = slowly  # type: ignore[method-assign]
+        for _ in range(3):
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(follower.refresh(), 0.01)
+        await follower.refresh()
+
+    asyncio.run(leave())
+    assert most == [1] and len(follower.story["trials"]) == 6
 
 
 def test_another_ledger_in_its_place_is_told(study: Path, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ function standing(now) {
     place.innerHTML = now.html; // made by the server's templates, which escape
     if (focused) place.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
   }
-  if (byId("live")) losses(now.losses, now.chart);
+  if (byId("live")) losses(now.chart, now.table);
   const control = byId("control");
   if (control) {
     const may = { pause: now.asked !== "pause", resume: now.asked !== "", stop: now.asked !== "stop" };
@@ -79,13 +79,15 @@ function standing(now) {
 }
 
 let begun = false;
-async function losses(data, chart) {
+async function losses(chart, rows) {
   const figure = byId("live");
-  figure.hidden = data.own.length < 2;
+  figure.hidden = chart.data.own.length < 2;
   if (figure.hidden) return;
-  if (begun) return feed(figure, data);
+  byId("live-words").textContent = chart.summary;
+  byId("live-table").innerHTML = rows; // made by the server's templates, which escape
+  if (begun) return feed(figure, chart.data);
   begun = true;
-  await draw(figure, { ...chart, data });
+  await draw(figure, chart);
 }
 
 async function part(address, place) {
