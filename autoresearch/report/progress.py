@@ -8,7 +8,7 @@ the trial, by the clock and by the tokens trained on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,14 +16,12 @@ from autoresearch.narration import duration
 from autoresearch.report.chart import Chart, Column, axis, spec
 from autoresearch.report.facts import large
 from autoresearch.report.forms import effect_form, score, score_form
+from autoresearch.report.labels import HEIGHT, label_layers, placed
 from autoresearch.report.looks import FAINT, KEPT, POINT, status, tip
 
 Story = Mapping[str, Any]
-WIDTH, HEIGHT = 940, 400  # pixels of the plot by which labels are placed
-LETTER, LINE, LABEL = 6.0, 15.0, 40  # pixels of a letter and a line of text; letters of a label
 # Up to so many trials: pixels squared and opacity of a mark that is no keep.
 CROWDS = ((300, 28, 0.7), (1500, 14, 0.5), (math.inf, 9, 0.35))
-NAMED = 16  # kept ideas whose names are written
 SHORT = 1.5  # hours up to which the clock counts minutes
 BEYOND = 0.45  # of the range of the best: so far worse scores are drawn to scale
 
@@ -92,8 +90,9 @@ def _drawn(
     ]
     data: dict[str, Any] = {"trials": trials, "steps": steps}
     if labels:
-        data["labels"] = placed(steps, (trials[0]["id"], trials[-1]["id"]), (low, high))
-        layers += _labels(x, y)
+        span = trials[0]["id"], trials[-1]["id"]
+        data["labels"] = placed(steps, span, (low, high), below=story["direction"] == "minimize")
+        layers += label_layers(x, y, below=story["direction"] == "minimize")
     drawn = spec(height=HEIGHT if labels else 260, layer=layers)
     drawn["resolve"] = {"scale": {"color": "shared", "shape": "shared"}}
     columns = (
@@ -263,69 +262,6 @@ def _floor(story: Story, domain: tuple[float, float]) -> list[dict[str, Any]]:
             "encoding": {"y": {"field": "floor", "type": "quantitative"}},
         }
     ]
-
-
-def placed(
-    steps: Sequence[Mapping[str, Any]], span: tuple[int, int], domain: tuple[float, float]
-) -> list[dict[str, Any]]:
-    """The kept ideas whose names have room, the largest gains first; `side`: where the text goes.
-
-    span: first and last trial. Vega-Lite itself lets labels overlap.
-    """
-    width = max(1, span[1] - span[0])
-    height = (domain[1] - domain[0]) or 1.0
-    taken: list[tuple[float, float, float, float]] = []
-    found: list[dict[str, Any]] = []
-    named = [step for step in steps if step["kept"] and step["gain"] is not None]
-    for step in sorted(named, key=lambda step: -abs(step["gain"]))[: 2 * NAMED]:
-        if len(found) == NAMED:
-            break
-        text = step["idea"]
-        text = text if len(text) <= LABEL else text[: LABEL - 3].rstrip() + "..."
-        x = (step["id"] - span[0]) / width * WIDTH
-        y = (domain[1] - step["best"]) / height * HEIGHT
-        for side, left in (("right", x + 8), ("left", x - 8 - LETTER * len(text))):
-            box = (left, y - 8 - LINE, left + LETTER * len(text), y - 8)
-            inside = left >= 0 and box[2] <= WIDTH + 20 and box[1] >= -8
-            if inside and not any(_overlap(box, other) for other in taken):
-                taken.append(box)
-                found.append({"id": step["id"], "best": step["best"], "text": text, "side": side})
-                break
-    return sorted(found, key=lambda label: label["id"])
-
-
-def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def _labels(x: dict[str, Any], y: dict[str, Any]) -> list[dict[str, Any]]:
-    """Names of kept ideas, on a halo."""
-    layers = []
-    for side, align, dx in (("right", "left", 8), ("left", "right", -8)):
-        for style in ("halo", "idea"):
-            mark: dict[str, Any] = {
-                "type": "text",
-                "style": style,
-                "align": align,
-                "dx": dx,
-                "dy": -8,
-                "baseline": "bottom",
-            }
-            encoding = {
-                "x": x,
-                "y": {**y, "field": "best"},
-                "text": {"field": "text", "type": "nominal"},
-            }
-            layers.append(
-                {
-                    "name": f"{style}-{side}",
-                    "data": {"name": "labels"},
-                    "transform": [{"filter": f"datum.side == '{side}'"}],
-                    "mark": mark,
-                    "encoding": encoding,
-                }
-            )
-    return layers
 
 
 def tick_format(span: float) -> str:

@@ -12,8 +12,9 @@ import pytest
 
 from autoresearch.opening import open_study
 from autoresearch.report.charts import charts
+from autoresearch.report.labels import placed
 from autoresearch.report.looks import COLOURS, INK, PAPER, QUIET, SHAPES, config
-from autoresearch.report.progress import placed, reach
+from autoresearch.report.progress import reach
 from autoresearch.report.story import story_of
 from tests.unit.reported import night, trial, write, write_task
 
@@ -97,7 +98,9 @@ def test_the_picture_shows_every_trial_and_names_kept_ones(told: Story) -> None:
     assert sorted(int(number) for number, _ in points) == list(range(7))
     # What has no score, and what is far off, lies on the edge, and nothing else does.
     assert {int(number) for number, y in points if float(y) == 8} == {3, 4, 5}
-    assert re.findall(r">(idea \d)</text>", svg) == ["idea 2"] * 2 + ["idea 6"] * 2  # with a halo
+    assert (
+        sorted(re.findall(r">(idea \d)</text>", svg)) == ["idea 2"] * 2 + ["idea 6"] * 2
+    )  # with a halo
     assert PAPER[True] in svg
     assert progress.summary == "6 trials, 2 of them kept: val_bpb 2.000000 to 1.810000."
 
@@ -115,19 +118,25 @@ def test_nothing_to_draw() -> None:
     assert reach(empty) is None
 
 
-def test_names_of_ideas_do_not_overlap() -> None:
+@pytest.mark.parametrize("below", [True, False])
+def test_names_of_ideas_do_not_overlap(below: bool) -> None:
+    sign = -1 if below else 1
     steps = [
-        {"id": n, "best": 2 - n / 100, "gain": 0.01, "idea": "a long idea " * 5, "kept": True}
+        {"id": n, "best": 2 + sign * n / 100, "gain": 0.01, "idea": "an idea " * 9, "kept": True}
         for n in range(60)
     ]
-    labels = placed(steps, (0, 60), (1.4, 2.0))
-    assert 3 <= len(labels) < 30
-    assert len({label["id"] for label in labels}) == len(labels)
-    # Each needs 15 pixels of 400; on one side of the line none comes closer.
-    for side in ("left", "right"):
-        places = sorted(label["best"] for label in labels if label["side"] == side)
-        gaps = [b - a for a, b in itertools.pairwise(places)]
-        assert all(gap >= 15 / 400 * 0.6 - 1e-9 for gap in gaps)
+    domain = (1.4, 2.0) if below else (2.0, 2.6)
+    labels = placed(steps, (0, 60), domain, below)
+    assert 3 <= len(labels) <= 16
+    assert "before" in {label["side"] for label in labels}
+    first = placed(steps[:2], (0, 60), (1.0, 3.0), below)  # no room before the first trials
+    assert {label["side"] for label in first} == {"behind"}
+    for one, other in itertools.combinations(labels, 2):
+        if one["side"] == other["side"]:  # 15 of 400 pixels high, 240 of 940 wide
+            high = abs(one["best"] - other["best"]) / 0.6 * 400
+            wide = abs(one["id"] - other["id"]) / 60 * 940
+            assert high >= 14.99 or wide >= 240
+    assert all(len(label["text"]) <= 40 for label in labels)
 
 
 def luminance(colour: str) -> float:
