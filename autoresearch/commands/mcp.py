@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,12 @@ def serve(folder: Path) -> None:
             raise
         hint = "pip install 'autoresearch[mcp]'"
         raise MissingTool("the MCP SDK is not installed", hint) from error
+    if sys.stdin.isatty():
+        click.echo(
+            "Waiting for an agent's requests, which come from the agent that starts this: see "
+            "`autoresearch mcp --help`. Ctrl-D ends it.",
+            err=True,
+        )
     make_server(folder).run("stdio")
 
 
