@@ -97,7 +97,10 @@ def run(
         raise click.UsageError("--once is one trial: leave --trials out")
     out = Output(json_mode)
     options = Options(**choices)
-    with narrated(out, file) as on_event, TaskStudy.write(task_file(file), options, on_event) as study:
+    with (
+        narrated(out, file) as on_event,
+        TaskStudy.write(task_file(file), options, on_event) as study,
+    ):
         budget = study.task.budget.model_copy(update={**limits, **({"trials": 1} if once else {})})
         study.on_event = counting_costs(study.on_event, budget, study.loop)
         before = study.loop.state.next_id

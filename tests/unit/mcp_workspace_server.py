@@ -1,4 +1,4 @@
-"""`python mcp_workspace_server.py FOLDER`: the MCP server of a workspace whose trials take no time."""
+"""`python mcp_workspace_server.py FOLDER`: the MCP server of a workspace with instant trials."""
 
 import sys
 from pathlib import Path
