@@ -19,7 +19,6 @@ from autoresearch.report.looks import WORDS
 Story = Mapping[str, Any]
 OTHER_SCORE = "the baseline's score meant something else"
 DAYS = 2 * 86_400.0  # seconds from which days are counted
-CALM_PAUSE = 600.0  # seconds between trials beyond which the study stood still
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,8 @@ def _time(story: Story) -> Iterator[Fact]:
     if not totals["hours"]:
         return
     note = f"{long(totals['run_seconds'])} of them in {totals['runs']:,} runs"
-    still = 3600 * totals["hours"] - totals["seconds"]
-    if still > CALM_PAUSE:
+    still = totals["still_seconds"]
+    if still:
         note += f"; it stood still for {long(still)}"
     yield Fact("time", long(3600 * totals["hours"]), note)
 

@@ -14,11 +14,14 @@ from autoresearch.report.chart import Chart, Column, axis, spec
 from autoresearch.report.forms import effect_form, gain
 from autoresearch.report.looks import COLOURS, FAINT, KEPT, POINT, status, tip
 from autoresearch.report.progress import reach
+from autoresearch.report.rows import BETWEEN, OTHER, PROPOSING, STILL
 
 Story = Mapping[str, Any]
 Row = Mapping[str, Any]
 MOST_EFFECTS = 40  # kept ideas in one chart, the largest
-PHASES = ("proposing", "startup", "import", "build", "warmup", "training", "scoring", "other")
+PHASES = (
+    PROPOSING, "startup", "import", "build", "warmup", "training", "scoring", OTHER, BETWEEN, STILL,
+)  # fmt: skip
 ZERO = {
     "data": {"values": [{"zero": 0}]},
     "mark": {"type": "rule", "style": "guide", "color": FAINT},
@@ -106,7 +109,9 @@ def phases(story: Story) -> Chart | None:
     if not spent:
         return None
     total = sum(row["seconds"] for row in spent)
-    order = [*PHASES, *sorted({row["phase"] for row in spent} - set(PHASES))]
+    known = set(PHASES)
+    others = sorted({row["phase"] for row in spent} - known)
+    order = [*PHASES[:-3], *others, *PHASES[-3:]]
     rank = list(COLOURS)
     hours = total >= 3600
     unit, scale = ("hours", 3600.0) if hours else ("minutes", 60.0)

@@ -21,6 +21,9 @@ from autoresearch.engine.trial import Replicate, Trial, TrialStatus
 IDEA, REASON = 300, 600  # characters kept of a proposer's words, and of a decision's
 PROPOSING = "proposing"  # what passes outside of runs: the proposer, git, checks
 OTHER = "other"  # of a run, in none of its phases
+BETWEEN = "between trials"  # asking for what came to nothing, commits, pauses
+STILL = "standing still"  # longer than any of that takes
+LONG = 900.0  # seconds between trials from which the study stood still
 _FIGURES = {
     "tokens": "tokens",
     "tokens_per_second": "tokens_per_second",
@@ -97,6 +100,9 @@ class Rows:
         try:
             start, end = map(datetime.datetime.fromisoformat, (trial.started_at, trial.finished_at))
             self._began = self._began or start
+            gap = (start - self._began).total_seconds() - 3600 * self._hours
+            if gap > 0:
+                self._spend(STILL if gap > LONG else BETWEEN, trial, gap)
             self._hours = max(self._hours, (end - self._began).total_seconds() / 3600)
             taken = (end - start).total_seconds()
         except (ValueError, TypeError):  # no time, or one with a zone and one without
@@ -141,9 +147,12 @@ class Rows:
         if elapsed is not None and elapsed > total:
             phases[PROPOSING] = elapsed - total
         for phase, value in phases.items():
-            key = phase, trial.status.value
-            self.spent[key] = self.spent.get(key, 0.0) + value
+            self._spend(phase, trial, value)
         return phases
+
+    def _spend(self, phase: str, trial: Trial, seconds: float) -> None:
+        key = phase, trial.status.value
+        self.spent[key] = self.spent.get(key, 0.0) + seconds
 
 
 def _tokens(run: Replicate) -> float:

@@ -30,11 +30,12 @@ from autoresearch.narration import together
 from autoresearch.opening import AnyStudy
 from autoresearch.report import kinds
 from autoresearch.report.effects import steps
-from autoresearch.report.rows import Rows, finite
+from autoresearch.report.rows import BETWEEN, PROPOSING, STILL, Rows, finite
 from autoresearch.standing import counts
 from autoresearch.study import Study, lineage
 
 DIFF_BYTES = 400_000  # of an edit that are read
+NO_RUN = (PROPOSING, BETWEEN, STILL)  # phases in which nothing ran
 BAND = 2.0  # standard deviations of one run on either side of the best
 
 
@@ -170,9 +171,9 @@ class Story:
             "extra_runs": sum(row["extra_runs"] for row in rows),
             "hours": rows[-1]["hours"] if rows else 0.0,
             "run_seconds": sum(
-                s for (phase, _), s in self._rows.spent.items() if phase != "proposing"
+                s for (phase, _), s in self._rows.spent.items() if phase not in NO_RUN
             ),
-            "seconds": sum(self._rows.spent.values()),
+            "still_seconds": sum(s for (name, _), s in self._rows.spent.items() if name == STILL),
             "tokens": rows[-1]["tokens_spent"] if rows else 0.0,
             "dollars": state.dollars,
             "dollars_unknown": sum(row["dollars"] is None for row in asked),

@@ -89,6 +89,9 @@ def test_totals(told: dict[str, Any]) -> None:
     assert [(m["hardware_id"], m["tier"], m["trials"]) for m in told["machines"]] == [
         ("a-cpu", "bubblewrap", 5)
     ]
+    # Twenty minutes from one to the next, each twenty seconds long: it stood still in between.
+    assert phases["standing still", "crash"] == 1180 and totals["still_seconds"] == 6 * 1180
+    assert sum(phases.values()) == pytest.approx(3600 * totals["hours"], rel=0.02)
     assert phases["training", "keep"] == 30 and phases["proposing", "rejected"] == 20
 
 
