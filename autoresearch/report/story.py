@@ -151,7 +151,9 @@ class Story:
                 {"phase": phase, "status": status, "seconds": seconds}
                 for (phase, status), seconds in self._rows.spent.items()
             ],
-            "kinds": _by_kind(rows),
+            "kinds": _by_kind(
+                rows, "" if champion is None else champion.score_id, self._rows.score_ids
+            ),
             "totals": self._totals(rows),
         }
 
@@ -337,8 +339,10 @@ def _levels(
     return found
 
 
-def _by_kind(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Tries and keeps by kind, and the best gain that was kept; the most tried first."""
+def _by_kind(
+    rows: list[dict[str, Any]], score_id: str, score_ids: list[str]
+) -> list[dict[str, Any]]:
+    """Tries by kind and how they ended, and the gains kept under one score id together."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
         if row["parent"] is None:
@@ -346,6 +350,7 @@ def _by_kind(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         kind = found.setdefault(row["kind"], {"kind": row["kind"], "tried": 0, "gain": None})
         kind["tried"] += 1
         kind[row["status"]] = kind.get(row["status"], 0) + 1
-        if row["status"] == TrialStatus.KEEP.value:
+        same = bool(score_ids) and score_ids[row["part"]] == score_id
+        if row["status"] == TrialStatus.KEEP.value and same:
             kind["gain"] = (kind["gain"] or 0.0) + (row["gain"] or 0.0)
     return sorted(found.values(), key=lambda kind: (-kind["tried"], kind["kind"]))

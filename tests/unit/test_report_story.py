@@ -158,6 +158,7 @@ def test_nothing_is_said_across_score_ids(tmp_path: Path) -> None:
         (0, 0), (0, 2), (0, 6), (0, 7), (1, 8),
     ]  # fmt: skip
     assert told["baseline"] is None and told["totals"]["gain"] == pytest.approx(0.2)
+    assert [kind["gain"] for kind in told["kinds"]] == [pytest.approx(0.2)]
     assert verdict(told) == (
         "val_bpb 4.810000, after 3 kept ideas of 8 trials; the baseline's score meant something "
         "else."
