@@ -173,6 +173,20 @@ def test_blocks_name_what_exists(page: str) -> None:
                 pytest.fail(f"{where}: {error.format_message()}")
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_what_the_prose_names_exists(page: str) -> None:
+    text = re.sub(r"^```.*?^```", "", (DOCS / page).read_text(encoding="utf-8"), flags=re.S | re.M)
+    for span in re.findall(r"`(autoresearch [^`]+)`", text):
+        call = " ".join(span.split())
+        if re.search(r"\b[A-Z]+\b|\|", call):
+            continue  # with a word to be filled in
+        for args in calls(call):
+            try:
+                check_call(args, set())
+            except click.UsageError as error:
+                pytest.fail(f"docs/{page}: {call}: {error.format_message()}")
+
+
 def test_blocks_of_the_readme_name_what_exists() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     fenced = [block.text for block in blocks_of(text, "README.md") if block.language == "sh"]
