@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autoresearch.narration import number
 from autoresearch.opening import open_study
 from autoresearch.report.chart import Chart, Column, axis, spec
 from autoresearch.report.effects import quantile
@@ -120,7 +121,8 @@ def refusal(first: Story, second: Story) -> str:
         if one.get(name) != other.get(name)
     ]
     if first["scored_bytes"] != second["scored_bytes"]:
-        wrong.append(f"{first['scored_bytes']} and {second['scored_bytes']} bytes were scored")
+        sizes = [number(story["scored_bytes"], ",.0f") for story in (first, second)]
+        wrong.append(f"{sizes[0]} and {sizes[1]} bytes were scored")
     machines = [{m["hardware_id"] for m in story["machines"]} for story in (first, second)]
     if machines[0].isdisjoint(machines[1]):
         wrong.append("they ran on different machines")
