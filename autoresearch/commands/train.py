@@ -56,6 +56,7 @@ def command(
     import backends
     from autoresearch.console import Output, looking
     from autoresearch.weights import describe
+    from prepare.errors import PrepareError
     from prepare.experiment import run_experiment
     from prepare.outcome import Failure
 
@@ -80,7 +81,10 @@ def command(
         show_failure(out, outcome)
         ctx.exit(5)
     if outcome.weights is not None:
-        describe(Path(outcome.run_dir), program, settings, outcome.to_dict())
+        try:
+            describe(Path(outcome.run_dir), program, settings, outcome.to_dict())
+        except (PrepareError, OSError) as error:  # the score stands
+            out.warn(f"`autoresearch sample` can't use these weights: {error}")
     show_result(out, outcome)
 
 

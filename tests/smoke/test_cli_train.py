@@ -13,6 +13,7 @@ import pytest
 
 from autoresearch import cli
 from autoresearch.preset import load_preset, write_experiment
+from autoresearch.weights import Weights
 from backends.hardware import Hardware
 from prepare.process import child_environment
 from prepare.settings import Settings
@@ -93,6 +94,8 @@ def test_the_summary_is_upstreams_and_json_lines_end_with_the_result(
     record = json.loads((workspace / "here/result.json").read_text(encoding="utf-8"))
     assert record["seed"] == 7
     assert record["verified"] is True
+    # What `autoresearch sample` needs lies beside the weights.
+    assert Weights.open(workspace / "here").facts["val_bpb"] == record["val_bpb"]
 
     def again(script: Path, settings: Settings, **options: Any) -> Any:
         assert settings.time_budget == 1.0
