@@ -64,7 +64,7 @@ def decision_line(trial: Trial) -> str:
     return "  ".join([*words, f"{one_line(trial.description, 500)}: {trial.reason}"])
 
 
-def _sure(confidence: float | None) -> str:
+def sure(confidence: float | None) -> str:
     """A confidence in percent; what isn't certain doesn't look so."""
     nearly = confidence is not None and 0.995 <= confidence < 1
     return ">99%" if nearly else number(confidence, ".0%")
@@ -78,7 +78,7 @@ def row(trial: Trial) -> list[str]:
         str(trial.status),
         number(trial.score),
         number(trial.delta, "+.4f"),
-        _sure(trial.confidence),
+        sure(trial.confidence),
         str(runs),
         one_line(trial.description, 500),
     ]

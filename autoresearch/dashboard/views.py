@@ -3,7 +3,7 @@
 standing(document)        # the champion, the counts, what runs now
 page_of(rows, query)      # one page of the table of trials
 trial(study, state, 7)    # all that is known of one trial
-lineage(story)            # the champions, oldest first
+lineage(story)            # the champions, today's first
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from autoresearch.engine.state import State
 from autoresearch.engine.trial import Trial, TrialStatus
 from autoresearch.live import doing, extent, progress, spent, tried, warning_of
 from autoresearch.live import standing as standing_words
-from autoresearch.narration import duration, number
+from autoresearch.narration import number, sure
 from autoresearch.opening import AnyStudy
 from prepare.runfiles import read_end
 
@@ -146,14 +146,13 @@ def _ordered(rows: list[Any], order: str, direction: str) -> list[Any]:
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
-    sure = row["confidence"]
     return {
         "id": row["id"],
         "status": row["status"],
         "score": number(row["score"]),
         "effect": number(row["delta"], "+.5f"),
         "better": row["gain"] is not None and row["gain"] > 0,
-        "sure": ">99%" if sure is not None and 0.995 <= sure < 1 else number(sure, ".0%"),
+        "sure": sure(row["confidence"]),
         "idea": row["idea"] or row["reason"],
         "reason": row["reason"],
         "when": row["finished_at"],
@@ -261,7 +260,7 @@ def lineage(story: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "score": number(step["score"]),
                 "gain": number(step["gain"], "+.5f"),
                 "span": span,
-                "sure": number(step["confidence"], ".1%"),
+                "sure": sure(step["confidence"]),
                 "when": step["finished_at"],
             }
         )
@@ -275,8 +274,3 @@ def kept_weights(study: AnyStudy, story: Mapping[str, Any]) -> list[tuple[str, i
         return []
     folder = place / f"{story['champion']:04d}"
     return [(path.name, path.stat().st_size) for path in sorted(folder.glob("*")) if path.is_file()]
-
-
-def lasted(story: Mapping[str, Any]) -> str:
-    """`7 h 05 min`: from the first trial's begin to the last one's end."""
-    return duration(3600 * story["totals"]["hours"])
