@@ -11,14 +11,9 @@ import sys
 from pathlib import Path
 
 from autoresearch import cli
+from tests.smoke.tiny import TINY
 
-TINY = {
-    "DEPTH": 1,
-    "ASPECT_RATIO": 32,
-    "HEAD_DIM": 16,
-    "TOTAL_BATCH_SIZE": 128,
-    "DEVICE_BATCH_SIZE": 4,
-}
+SIZES = {**TINY, "TOTAL_BATCH_SIZE": 128, "DEVICE_BATCH_SIZE": 4}
 TASK = '\n[task]\npolicy = {name = "greedy", noise_seeds = 1}\n'
 
 
@@ -32,7 +27,7 @@ def shrink(folder: Path) -> None:
     )
     (folder / FILE_NAME).write_text(settings.dumps() + TASK, encoding="utf-8")
     script = folder / "train.py"
-    text = apply_constants(script.read_text(encoding="utf-8"), TINY)
+    text = apply_constants(script.read_text(encoding="utf-8"), SIZES)
     script.write_text(text, encoding="utf-8")
     who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
     subprocess.run(["git", *who, "commit", "-qam", "Tiny"], cwd=folder, check=True)
