@@ -66,6 +66,7 @@ measures val_bpb (validation bits per byte, lower is better).
 First time here:
   autoresearch doctor             what this machine has
   autoresearch demo               see a model train, a few minutes
+
 \b
 Then:
   autoresearch init my-research --preset auto
