@@ -80,6 +80,10 @@ class Follower:
         """End all listening."""
         self._closed = True
 
+    def expire(self) -> None:
+        """Something was just changed here: the next look is a fresh one."""
+        self._read_at = float("-inf")
+
     async def refresh(self) -> None:
         """Read what is new unless that was done a moment ago."""
         if self._reading is None or self._reading.done():

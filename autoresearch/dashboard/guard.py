@@ -41,6 +41,8 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
+    # Files of a wheel all have one date: a browser would keep them for months beyond an update.
+    "Cache-Control": "no-store",
 }
 
 
@@ -92,8 +94,6 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-                if not scope["path"].startswith(STATIC):
-                    headers["Cache-Control"] = "no-store"
             await send(message)
 
         problem = refusal(scope, self._keys)

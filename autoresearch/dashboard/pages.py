@@ -35,7 +35,7 @@ from starlette.types import ASGIApp
 
 from autoresearch.console import to_json
 from autoresearch.dashboard import drawings, views
-from autoresearch.dashboard.bundle import vega_bundle
+from autoresearch.dashboard.bundle import vega_bundle, version
 from autoresearch.dashboard.follower import Event, Follower
 from autoresearch.dashboard.guard import COOKIE, Guard, Keys
 from autoresearch.dashboard.machine import Machine
@@ -75,7 +75,7 @@ class Pages:
             lstrip_blocks=True,
             undefined=jinja2.StrictUndefined,
         )
-        self._templates.globals["root"] = f"/{keys.room}"
+        self._templates.globals.update(root=f"/{keys.room}", vega=version())
 
     def routes(self) -> list[Route | Mount]:
         """All of them; those of the room are below its name."""
@@ -297,6 +297,7 @@ class Pages:
         if not views.standing(self._follower.standing)["looping"]:
             return self._notes(wrong="No run is under way, so there is nothing to pause or stop.")
         await asyncio.to_thread(self._follower.study.control.ask, wishes[wish])
+        self._follower.expire()
         return self._back(wish)
 
     async def change_notes(self, request: Request) -> Response:
@@ -363,7 +364,7 @@ async def vega(request: Request) -> Response:
     """The library that draws the charts."""
     path = await asyncio.to_thread(vega_bundle)
     return FileResponse(path, media_type="text/javascript",
-                        headers={"Cache-Control": "max-age=86400"})  # fmt: skip
+                        headers={"Cache-Control": "max-age=31536000, immutable"})  # fmt: skip
 
 
 def _as_json(make: Any, story: Mapping[str, Any]) -> str:

@@ -162,7 +162,8 @@ def small(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Da
 
 
 def drawn(page: Any) -> None:
-    """Wait until the chart is there."""
+    """Wait until the chart is there: it is drawn as soon as it comes near the window."""
+    page.locator("figure[data-chart]").first.scroll_into_view_if_needed()
     page.wait_for_selector("figure[data-chart][data-drawn] canvas")
 
 
@@ -340,7 +341,7 @@ def test_the_page_itself_stops_and_resumes(small: Dashboard) -> None:
         ("Pause after this trial", "pauses after", "pause"),
         ("Go on", "goes on", ""),
     ):
-        page.get_by_role("button", name=button).focus()
+        page.wait_for_selector(f"button:enabled:has-text('{button}')").focus()
         page.keyboard.press("Enter")
         page.wait_for_selector(f"[role=status]:has-text('{said}')")
         assert control.asked() == asked

@@ -155,7 +155,7 @@ def test_a_damaged_ledger_is_told_and_mends(study: Path) -> None:
     assert told and "does not follow" in told[0].data["message"] and told[0].data["hint"]
     path.write_bytes(good)
     told = [e for e in _looks(follower, 3) if e.name == "problem"]
-    assert not told and follower.problem is None
+    assert follower.problem is None and (not told or told[-1].data is None)
 
 
 def _looks(follower: Follower, count: int) -> Iterator[Event]:

@@ -133,7 +133,7 @@ def test_no_answer_may_be_framed_read_or_kept(ask: Ask, path: str) -> None:
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cross-origin-resource-policy"] == "same-origin"
     assert not [name for name in headers if name.startswith("access-control")]
-    assert headers.get("cache-control") == (None if path.startswith("/static/") else "no-store")
+    assert headers["cache-control"] == "no-store"
 
 
 def test_web_sockets_are_closed(keys: Keys) -> None:

@@ -10,7 +10,7 @@ const root = document.body.dataset.root;
 
 let library = null;
 function vegaEmbed() {
-  library ??= import("/static/vega.js").then(() => window.vegaEmbed);
+  library ??= import(`/static/vega.js?version=${document.body.dataset.vega}`).then(() => window.vegaEmbed);
   return library;
 }
 
