@@ -2,8 +2,8 @@
 
     for heap in heaps(folder):
         heap.name, heap.what, heap.places, heap.bytes
-    in_use(heap, folder)        # who uses it, or ""
-    remove(heap)
+    with unused(chosen, folder):        # raises DataError naming who uses one of them
+        remove(heap)
 
 A cache folder may be anywhere (AUTORESEARCH_CACHE), also where other things lie: only what has the
 names that we give is ours. Nothing behind a link is looked at or removed.
@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from autoresearch.engine.errors import LedgerBusy
 from autoresearch.engine.holder import Claim
 from autoresearch.engine.workspace import OWN_FOLDER
 from prepare.cache import CACHE_VARIABLE, cache_root
-from prepare.errors import PrepareError
+from prepare.errors import DataError, PrepareError
 from prepare.settings import FILE_NAME
 
 _ID = r"[0-9a-f]{16}"
@@ -116,25 +117,35 @@ def size(place: Path) -> int:
     return total
 
 
-def in_use(heap: Heap, folder: Path) -> str:
-    """Who works with it now, or "" if nobody does."""
-    if heap.name in STUDY:
-        return _study_at_work(folder)
-    return _cache_at_work()
+@contextmanager
+def unused(chosen: Sequence[Heap], folder: Path) -> Iterator[None]:
+    """Nobody works with what is chosen, and inside no study of the workspace begins to.
 
-
-def _study_at_work(folder: Path) -> str:
-    """The writer of the workspace's study; its own words."""
+    Raises DataError naming who does.
+    """
     from autoresearch.study import LEDGER_NAME
 
-    ledger = folder.resolve() / LEDGER_NAME
-    if not ledger.is_file():
-        return ""
+    for heap in chosen:
+        user = _cache_at_work() if heap.name in CACHE else ""
+        if user:
+            raise _in_use(heap, user)
+    of_study = next((heap for heap in chosen if heap.name in STUDY), None)
+    if of_study is None:
+        yield
+        return
+    claim = Claim(folder.resolve() / LEDGER_NAME)
     try:
-        with Claim(ledger):
-            return ""
+        claim.acquire()
     except LedgerBusy as busy:
-        return busy.message
+        raise _in_use(of_study, busy.message) from busy
+    try:
+        yield
+    finally:
+        claim.release()
+
+
+def _in_use(heap: Heap, user: str) -> DataError:
+    return DataError(f"{heap.name} is in use: {user}", "wait until it ends; nothing is gone")
 
 
 def _cache_at_work() -> str:

@@ -79,13 +79,10 @@ def command(
 
 def clear(out: Output, chosen: list[Heap], folder: Path, yes: bool, total: int) -> dict[str, int]:
     """Ask, and remove; bytes freed by kind. Raises DataError for what is in use."""
-    from autoresearch.cleaning import in_use, remove
-    from prepare.errors import DataError
+    from autoresearch.cleaning import remove, unused
 
-    for heap in chosen:
-        user = in_use(heap, folder)
-        if user:
-            raise DataError(f"{heap.name} is in use: {user}", "wait until it ends; nothing is gone")
+    with unused(chosen, folder):
+        pass  # who can't have it needn't be asked
     if not chosen:
         out.say("Nothing to remove")
     elif not yes:
@@ -93,7 +90,8 @@ def clear(out: Output, chosen: list[Heap], folder: Path, yes: bool, total: int) 
             raise click.UsageError("--json asks nothing: add --yes to remove, or --dry-run")
         names = ", ".join(heap.name for heap in chosen)
         click.confirm(f"Remove {names}: {in_words(total)}?", abort=True, err=True)
-    freed = {heap.name: remove(heap) for heap in chosen}
+    with unused(chosen, folder):  # the answer may have taken an hour
+        freed = {heap.name: remove(heap) for heap in chosen}
     if chosen:
         out.say(f"Freed {in_words(sum(freed.values()))}")
     return freed

@@ -13,6 +13,7 @@ import pytest
 
 from autoresearch import cleaning
 from autoresearch.commands import clean as command
+from autoresearch.engine.errors import LedgerBusy
 from autoresearch.engine.holder import Claim
 from autoresearch.engine.ledger import Ledger
 from autoresearch.engine.trial import Trial, TrialStatus
@@ -133,6 +134,25 @@ def test_what_a_study_uses_is_refused(full: Path, workspace: Path, capsys) -> No
     assert code == 3 and "being written by process" in err
     assert (workspace / ".autoresearch" / "runs" / "old").is_dir()
     assert (full / "compiled" / KEY).is_dir(), "nothing at all is gone"
+
+
+def test_a_study_that_begins_while_the_question_stands_loses_nothing(
+    full: Path, workspace: Path, capsys, monkeypatch
+) -> None:
+    run_of_another = Claim(workspace / "results.jsonl")
+    monkeypatch.setattr("click.confirm", lambda *words, **how: run_of_another.acquire())
+    try:
+        code, _, err = run(capsys, "clean", "scratches", "--dir", workspace)
+    finally:
+        run_of_another.release()
+    assert code == 3 and "scratches is in use" in err
+    assert (workspace / ".autoresearch" / "work" / "mar5@3-candidate").is_dir()
+
+
+def test_no_study_begins_while_its_runs_are_removed(workspace: Path, monkeypatch) -> None:
+    chosen = [heap for heap in cleaning.heaps(workspace) if heap.name == "runs"]
+    with cleaning.unused(chosen, workspace), pytest.raises(LedgerBusy):
+        Claim(workspace / "results.jsonl").acquire()
 
 
 def test_what_a_running_command_uses_is_refused(full: Path, tmp_path: Path, capsys) -> None:
