@@ -84,19 +84,21 @@ class Output:
             self.say(f"{' ' * indent}{name:<{width}}  {value}")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table; columns whose name starts with `>` are right-aligned."""
+        """A table; columns whose name starts with `>` are right-aligned. Cells are literal text."""
         if self.json_mode:
             return
         from rich import box
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for column in columns:
             table.add_column(
-                column.removeprefix(">"), justify="right" if column.startswith(">") else "left"
+                Text(column.removeprefix(">")),
+                justify="right" if column.startswith(">") else "left",
             )
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         self._console().print(table, soft_wrap=False)
 
     def warn(self, text: str) -> None:

@@ -67,6 +67,13 @@ def test_people_get_text_and_what_to_do_next(capsys: pytest.CaptureFixture[str])
     assert "\x1b[" not in text  # no colours in a pipe
 
 
+def test_cells_of_a_table_are_literal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ideas stand in them, and names of metrics: `[/x]` would be markup that ends nothing."""
+    Output(json_mode=False).table(["[a]", ">b"], [["take x[0] and [/x]", "[bold]1"]])
+    text = capsys.readouterr().out
+    assert "[a]" in text and "take x[0] and [/x]" in text and "[bold]1" in text
+
+
 def test_a_step_in_words() -> None:
     assert describe(STEP) == "step 12  loss 3.2500  12,346 tok/s  MFU 40.0%"
     assert describe({"step": 1, "loss": None, "mfu": None}) == "step 1"
