@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -139,8 +139,7 @@ def host_name(host: str) -> str:
 
 def same_origin(origin: str, host: str) -> bool:
     """Whether an Origin is that of a page which this Host serves."""
-    parts = urlsplit(origin)
-    return parts.scheme == "http" and parts.netloc.lower() == host.lower()
+    return origin.lower() == f"http://{host.lower()}"
 
 
 def _cookies(headers: Headers) -> list[str]:

@@ -15,7 +15,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 import jinja2
 from starlette.applications import Starlette
@@ -41,7 +41,7 @@ from autoresearch.dashboard.guard import COOKIE, Guard, Keys
 from autoresearch.dashboard.machine import Machine
 from autoresearch.engine.control import GO_ON, PAUSE, STOP
 from autoresearch.engine.errors import EngineError
-from autoresearch.engine.program import Program, add_note, notes_section, write_notes
+from autoresearch.engine.program import add_note, notes_section, write_notes
 from autoresearch.opening import own_folder, task_of
 from autoresearch.report.chart import Chart
 from autoresearch.report.charts import CHARTS
@@ -208,7 +208,6 @@ class Pages:
             "notes.html",
             400 if wrong else 200,
             here="notes",
-            notes=Program.read(self._program).notes,
             section=section,
             text=section if text is None else text,
             said=said,
@@ -280,10 +279,8 @@ class Pages:
         found = (await asyncio.to_thread(self._files)).get(name) if story else None
         if found is None:
             return PlainTextResponse("The champion has no such file.\n", 404)
-        plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in Path(name).name)
-        disposition = f'attachment; filename="{plain}"'
         return Response(found, media_type="application/octet-stream",
-                        headers={"Content-Disposition": disposition})  # fmt: skip
+                        headers={"Content-Disposition": attachment(name)})  # fmt: skip
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -314,6 +311,9 @@ class Pages:
             await asyncio.to_thread(write_notes, self._program, text, before, own)
         except (EngineError, PrepareError) as error:
             words = " ".join(filter(None, (error.message, error.hint)))
+            return self._notes(wrong=words, text=form.get("notes"))
+        except OSError as error:  # the disk, the permission, or another who is writing them
+            words = f"program.md can't be written: {error.strerror or error}"
             return self._notes(wrong=words, text=form.get("notes"))
         return self._back("saved")
 
@@ -365,6 +365,13 @@ async def vega(request: Request) -> Response:
     path = await asyncio.to_thread(vega_bundle)
     return FileResponse(path, media_type="text/javascript",
                         headers={"Cache-Control": "max-age=31536000, immutable"})  # fmt: skip
+
+
+def attachment(name: str) -> str:
+    """The header that has a file saved under its own name; headers take Latin letters alone."""
+    name = Path(name).name
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
 def _as_json(make: Any, story: Mapping[str, Any]) -> str:

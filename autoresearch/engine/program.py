@@ -118,7 +118,13 @@ def write_notes(path: Path, notes: str, before: str, own: Path) -> None:
                 "somebody else changed the notes meanwhile", "what is there now stands beside yours"
             )
         new = ["", *lines, ""] if lines else [""]
-        return end.join([*with_section[:first], *new, *with_section[last:]])
+        result = [*with_section[:first], *new, *with_section[last:]]
+        if _first_section(result) != (first, first + len(new)):
+            raise EndsNotes(
+                "a code fence in the notes isn't closed, and what follows them would be theirs",
+                "close it with another line of ```",
+            )
+        return end.join(result)
 
     _rewrite(path, change, own)
 

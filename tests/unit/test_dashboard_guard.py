@@ -151,6 +151,7 @@ def test_hosts_and_origins() -> None:
     assert host_name("127.0.0.1") == "127.0.0.1"
     assert same_origin("http://localhost:1", "LOCALHOST:1")
     assert not same_origin("http://localhost:1@evil", "localhost:1")
+    assert not same_origin("http://[", "localhost:1"), "no address at all"
 
 
 def test_secrets_are_new_each_time() -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from autoresearch.dashboard import pages
 from autoresearch.dashboard.follower import Follower
 from autoresearch.dashboard.guard import COOKIE, Keys
 from autoresearch.dashboard.machine import Machine, read_nvidia, read_rocm
-from autoresearch.dashboard.pages import make_app
+from autoresearch.dashboard.pages import attachment, make_app
 from autoresearch.dashboard.views import Query, page_of
 from autoresearch.engine.control import PAUSE, STOP
 from autoresearch.engine.ledger import Ledger
@@ -101,6 +102,12 @@ def test_the_champions_files_are_for_saving(ask: Ask, folder: Path) -> None:
     # None of the synthetic trials is in git, which the page says.
     assert "aren&#39;t in git" in text or "aren't in git" in text
     assert ask("champion/train.py").status_code == 404
+
+
+def test_a_file_is_saved_under_its_name_in_any_script() -> None:
+    header = attachment('src/模型 "x"\r\n.py')
+    assert header.encode("latin-1").isascii() and header.count('"') == 2 and "\r" not in header
+    assert "filename*=UTF-8''%E6%A8%A1%E5%9E%8B%20" in header
 
 
 def test_charts_come_with_data_and_both_themes(ask: Ask) -> None:
@@ -196,6 +203,18 @@ def test_notes_are_added_and_rewritten(own: Path) -> None:
     assert ask("notes", {"notes": "x" * 300_000, "before": "only this"}).status_code == 400
 
 
+def test_notes_that_the_disk_refuses_are_not_lost(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pages, "write_notes", refuse)
+    answer = asking(own)("notes", {"notes": "an hour of words", "before": ""})
+    assert answer.status_code == 400 and "No space left" in answer.text
+    assert "an hour of words" in answer.text
+
+
 def test_a_task_study_has_pages_too(tmp_path: Path) -> None:
     make_task(tmp_path / "task")
     ask = asking(tmp_path / "task")
@@ -240,13 +259,14 @@ def test_notes_are_written_in_their_section(
 
 def test_notes_that_would_not_stay_notes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "program.md"
-    path.write_text("aim\n\n## Notes\n\nold\n")
-    for text in ("a\n# Aim", "## More", "## Notes\n\nx"):
+    after = "\n## More\n\n```\ncode\n```\n"
+    path.write_text(f"aim\n\n## Notes\n\nold\n{after}")
+    for text in ("a\n# Aim", "## More", "## Notes\n\nx", "```\nleft open"):
         with pytest.raises(EndsNotes):
             write_notes(path, text, "old", tmp_path)
     with pytest.raises(NotesChanged):
         write_notes(path, "a", "older", tmp_path)
-    assert path.read_text() == "aim\n\n## Notes\n\nold\n"
+    assert path.read_text() == f"aim\n\n## Notes\n\nold\n{after}"
 
 
 # -- the machine ---------------------------------------------------------------------------------
