@@ -98,8 +98,9 @@ class Follower:
             standing = self._look()
             if self._story.study is not self._look.study:
                 self._story = Story(self._look.study)
-            self.story = self._story()
-            self.standing = standing
+            story = self._story()
+            # Pages take a story as the sign that all is read: it comes last.
+            self.standing, self.story = standing, story
             self._write_log(self.story["trials"])
         except (EngineError, PrepareError, OSError) as error:
             message = str(getattr(error, "message", error))
@@ -142,9 +143,12 @@ class Follower:
             for event in log[place:]:
                 place += 1
                 yield event
-            for name, data in (("problem", self.problem), ("standing", self.standing)):
-                if told.get(name) != data:
-                    told[name] = data
+            for name, data in (("problem", self.problem), ("standing", self.standing or None)):
+                news: Any = data
+                if name == "standing" and data and not data["running"]:
+                    news = {**data, "at": None}  # where nothing runs, the time alone is no news
+                if told.get(name) != news:
+                    told[name] = news
                     yield Event(name, data)
             yield None
             await asyncio.sleep(EVERY)

@@ -158,6 +158,20 @@ def test_a_damaged_ledger_is_told_and_mends(study: Path) -> None:
     assert follower.problem is None and (not told or told[-1].data is None)
 
 
+def test_where_nothing_runs_and_nothing_is_new_nothing_is_told_again(study: Path) -> None:
+    assert [event.name for event in _looks(Follower(study), 4)].count("standing") == 1
+
+
+def test_a_study_that_could_not_be_read_once_has_no_standing(study: Path) -> None:
+    follower, path = Follower(study), study / "results.jsonl"
+    good = path.read_bytes()
+    path.write_bytes(good + good.splitlines(keepends=True)[-1])
+    names = [event.name for event in _looks(follower, 2)]
+    assert "problem" in names and "standing" not in names
+    path.write_bytes(good)
+    assert "standing" in [event.name for event in _looks(follower, 2)]
+
+
 def _looks(follower: Follower, count: int) -> Iterator[Event]:
     """What a listener is told in so many looks at the files."""
 

@@ -6,7 +6,7 @@
 
 import { draw, drawnFigures, feed, refresh } from "/static/charts.js";
 
-const { root, here } = document.body.dataset;
+const { root } = document.body.dataset;
 const byId = (id) => document.getElementById(id);
 const connection = byId("connection");
 let source = null;
@@ -35,9 +35,7 @@ function listen() {
   });
   on("record", () => refreshCharts());
   on("reset", () => location.reload());
-  on("problem", (problem) => {
-    if (problem.message) say(problem.message, "off");
-  });
+  on("problem", ({ message }) => (message ? say(message, "off") : say("live", "on")));
   on("standing", standing);
 }
 
