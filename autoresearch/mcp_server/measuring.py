@@ -26,7 +26,7 @@ import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from autoresearch.console import describe
-from autoresearch.engine.proposers.text import last_lines, one_line
+from autoresearch.engine.proposers.text import clean, last_lines, one_line
 
 COMMAND = (sys.executable, "-m", "autoresearch.cli")
 ENDS_IN = 20.0  # seconds that a trial has to drop itself; then it is killed
@@ -51,7 +51,8 @@ class Submission:
 
     def arguments(self, folder: Path) -> list[str]:
         """The command's, but for the edit, which goes to its standard input."""
-        given = ["trial", f"--message={self.idea}", "--edit=-", f"--on={self.on}", "--json"]
+        idea = clean(self.idea)  # no argument may hold a NUL or half of a surrogate pair
+        given = ["trial", f"--message={idea}", "--edit=-", f"--on={self.on}", "--json"]
         given += [] if self.predicted is None else [f"--predict={self.predicted!r}"]
         return [*given, f"--dir={folder}"]
 

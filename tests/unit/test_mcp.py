@@ -21,6 +21,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from autoresearch.engine.ledger import Ledger
 from autoresearch.init import make_workspace
+from autoresearch.mcp_server.measuring import Submission
 from prepare.settings import Settings
 from tests.unit.quick_trials import SEED
 from tests.unit.test_submitted import BLOCKS, PATCH
@@ -170,6 +171,12 @@ def test_an_agent_sees_the_workspace_and_nothing_else(begun: Path, tmp_path: Pat
     before = len(Ledger(begun / "results.jsonl").trials())
     talk(begun, use)
     assert len(Ledger(begun / "results.jsonl").trials()) == before
+
+
+def test_an_idea_with_what_no_argument_may_hold(tmp_path: Path) -> None:
+    arguments = Submission("more\x00 \ud800depth", 0, "x").arguments(tmp_path)
+    assert "--message=more depth" in arguments
+    assert subprocess.run([sys.executable, "-c", "", *arguments]).returncode == 0
 
 
 def test_a_folder_that_is_no_workspace_is_told(tmp_path: Path) -> None:
