@@ -3,7 +3,7 @@
     control = Control(folder / "control.json")
     control.ask(PAUSE)        # whoever watches; the loop sees it before its next trial
     control.asked()           # PAUSE, STOP or "" to go on
-    control.clear()           # the loop, when it begins and when it ends
+    control.clear()           # the loop, when it begins
 
 A wish is for the loop under way: one that was left for an earlier loop is forgotten. Nothing is
 lost where the file can't be read: the loop goes on.
