@@ -293,7 +293,7 @@ class Pretraining:
 
 def conditions(result: Result) -> dict[str, Any]:
     """What a score may depend on that its score id leaves out: how it was computed, and by what."""
-    names = ("compute_dtype", "attention", "compile", "compile_mode")
+    names = ("compute_dtype", "attention", "compile", "compile_mode", "linear")
     return {**{name: result.policy.get(name) for name in names}, **result.versions}
 
 

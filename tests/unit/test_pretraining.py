@@ -168,9 +168,11 @@ def test_a_machine_slower_than_usual_disturbs_also_when_asked_anew(
 
 
 def test_how_a_score_was_computed_is_recorded(tmp_path: Path) -> None:
-    study = Pretraining(Settings(), run=lambda *arguments, **options: result())
+    policy = {**result().policy, "linear": "fp8"}
+    study = Pretraining(Settings(), run=lambda *arguments, **options: result(policy=policy))
     recorded = measure(study, tmp_path).details["conditions"]
     assert recorded["attention"] == "sdpa" and recorded["torch"] == "2.13.0"
+    assert recorded["linear"] == "fp8", "else an FP8 score is held against a plain one unnoticed"
     assert recorded["power"] in ("mains", "battery")
     assert "reasons" not in recorded
 
