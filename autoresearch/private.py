@@ -29,7 +29,9 @@ COMMON = frozenset(
     {"root", "user", "admin", "administrator", "ubuntu", "debian", "runner", "docker", "vagrant"}
     | {"guest", "home", "linux", "localhost", "origin", "main", "master", "upstream", "python"}
 )
-SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|_KEY$|AUTH|COOKIE", re.IGNORECASE)
+SECRET_NAME = re.compile(
+    r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|_KEY$|AUTH|COOKIE|WEBHOOK", re.IGNORECASE
+)
 _TOKENS = re.compile(
     r"\b(?:hf_|sk-|sk_|pk_|rk_|ghp_|gho_|ghs_|ghu_|github_pat_|glpat-|xox[a-z]-|npm_|pypi-|wandb_|"
     r"AIza|AKIA|ASIA|ya29\.|eyJ)[A-Za-z0-9_\-./+=]{6,}|\bBearer\s+\S+|\b[0-9a-fA-F]{40,}\b"

@@ -11,7 +11,8 @@ from prepare.process import child_environment, describe_exit, kill_tree, log_tai
 
 
 def test_secrets_stay_behind_and_the_rest_goes_along(monkeypatch):
-    for name in ("HF_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD"):
+    secrets = ("HF_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD")
+    for name in (*secrets, "AUTORESEARCH_WEBHOOK"):
         monkeypatch.setenv(name, "do-not-show")
     monkeypatch.setenv("AUTORESEARCH_SOMETHING", "kept")
     environment = child_environment({"AUTORESEARCH_BACKEND": "cpu"})
@@ -23,7 +24,9 @@ def test_secrets_stay_behind_and_the_rest_goes_along(monkeypatch):
 def test_a_log_tail_has_fifty_lines_and_no_control_characters(tmp_path):
     path = tmp_path / "log"
     lines = [f"line {n}" for n in range(100)]
-    path.write_bytes("\n".join(lines).encode() + b"\n\x1b[31mred\x1b[0m \x07bell\nold\rnew\n\xff")
+    path.write_bytes(
+        "\n".join(lines).encode() + b"\n\x1b[31mred\x1b[0m \x07be\xc2\x9bll\nold\rnew\n\xff"
+    )
     tail = log_tail(path).splitlines()
     assert len(tail) == 50
     assert tail[-3:] == ["red bell", "new", "\ufffd"]
