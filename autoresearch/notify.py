@@ -22,7 +22,7 @@ import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,7 +32,6 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from autoresearch.background import Background, Undone, joined, tell
-from autoresearch.engine.errors import EngineError
 from autoresearch.engine.proposers.text import clean, one_line
 from autoresearch.engine.task import Part
 from autoresearch.engine.trial import Trial, TrialStatus
@@ -66,7 +65,7 @@ class Notify(Part):
     @field_validator("webhook")
     @classmethod
     def _elsewhere(cls, value: str | None) -> str | None:
-        if value is None or value.startswith(("env:", "file:")) or _local(value):
+        if value is None or value.startswith(("env:", "file:")) or _host(value) in LOCAL:
             return value
         raise PydanticCustomError(
             "address",
@@ -100,11 +99,10 @@ def find_address(webhook: str, root: Path) -> str:
         address = os.environ.pop(name, "")
         where = f"the variable {name}"
     elif kind == "file":
-        path = root / Path(name).expanduser()
-        where = f"the file {path}"
+        where = f"the file {name}"
         try:
-            address = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            address = (root / Path(name).expanduser()).read_text(encoding="utf-8")
+        except (OSError, RuntimeError, ValueError) as error:  # no home, no UTF-8
             raise UsageError(
                 f"[notify] {where} can't be read", "write the address there"
             ) from error
@@ -113,13 +111,18 @@ def find_address(webhook: str, root: Path) -> str:
     address = address.strip()
     if not address:
         raise UsageError(f"[notify] {where} holds no address", f"set it, or change {FILE_NAME}")
-    if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
+    if not _host(address):
         raise UsageError(f"[notify] {where} holds no http address", "begin it with https://")
     return address
 
 
-def _local(address: str) -> bool:
-    return urlsplit(address).scheme == "http" and urlsplit(address).hostname in LOCAL
+def _host(address: str) -> str:
+    """The host that an http address names, "" where it is none."""
+    try:
+        parts = urlsplit(address)
+        return (parts.hostname or "") if parts.scheme in ("http", "https") else ""
+    except ValueError:  # whose text repeats it
+        return ""
 
 
 # -- what is said --------------------------------------------------------------------------------
@@ -208,7 +211,7 @@ class Messenger:
                         content=content,
                         headers={"Content-Type": content_type},
                         timeout=TIMEOUT,
-                        trust_env=not _local(address),
+                        trust_env=_host(address) not in LOCAL,
                     )
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 problem = type(error).__name__  # its text may hold the address
@@ -340,11 +343,17 @@ def notifying(study: Study) -> Iterator[Callable[[str], None]]:
     notifier = Notifier(settings, study, Messenger(settings, study.root, address, background))
     usual = study.on_event
     study.on_event = joined(usual, notifier.take, background)
+
+    def ended(reason: str, trouble: bool = False) -> None:
+        try:
+            notifier.ended(reason, trouble)
+        except Exception as error:  # noqa: BLE001 - the ledger may be damaged; told, and no end
+            background.trouble(f"{type(error).__name__} at the end")
+
     try:
-        yield notifier.ended
+        yield ended
     except BaseException as error:
-        with suppress(EngineError):  # the ledger may be what is damaged; that is told first
-            notifier.ended(reason_of(error), trouble=not isinstance(error, KeyboardInterrupt))
+        ended(reason_of(error), trouble=not isinstance(error, KeyboardInterrupt))
         raise
     finally:
         background.close()

@@ -43,7 +43,6 @@ class Server:
     def __init__(self) -> None:
         self.received: list[Any] = []
         self.answers: list[int] = []
-        self.environments: list[dict[str, str]] = []
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -179,12 +178,14 @@ def test_a_webhook_that_fails_is_told_once_and_ends_nothing(
         monkeypatch.setattr("autoresearch.background.Background.__init__.__defaults__", (0.2,))
     if how == "broken":
         monkeypatch.setattr(Notifier, "take", lambda *_: 1 / 0)
+        monkeypatch.setattr("autoresearch.notify.summary_text", lambda *_: [][0])
     workspace(tmp_path, monkeypatch, f'webhook = "{address}"\n')
     begun = time.monotonic()
     code, out, err = night(capsys, tmp_path, "DEPTH = 2\n", "DEPTH = 1\n")
     assert code == 0 and Study.read(Path(".")).state.champion == 2
     expected = {"refused": "ConnectError", "404": "says 404", "slow": "given up", "broken": "Zero"}
     assert expected[how] in err and SECRET not in err + out
+    assert ("IndexError at the end" in err) == (how == "broken")
     assert err.count("of a keep") <= 1
     assert time.monotonic() - begun < 60
 
@@ -216,13 +217,15 @@ def test_an_address_does_not_belong_in_the_settings(
     for command in (["notify"], ["run", "--trials", "1"]):
         code, out, err = run(capsys, *command)
         assert code == 2 and "env:NAME" in err and SECRET not in out + err
-    for webhook in ("env:NOT_SET", "file:none.txt"):
+    for webhook in ("env:NOT_SET", "file:none.txt", "file:~nobody-of-that-name/x"):
         with pytest.raises(UsageError):
             find_address(webhook, tmp_path)
-    (tmp_path / "address").write_text(f"ftp://{SECRET}\n")
-    with pytest.raises(UsageError, match="no http address") as told:
-        find_address("file:address", tmp_path)
-    assert SECRET not in told.value.message + told.value.hint
+    # The last of them is one whose parser says what it was given.
+    for address in (f"ftp://{SECRET}", f"https://[{SECRET}", f"https://{SECRET}\u2100/x"):
+        (tmp_path / "address").write_text(f"{address}\n", encoding="utf-8")
+        with pytest.raises(UsageError, match="no http address") as told:
+            find_address("file:address", tmp_path)
+        assert SECRET not in told.value.message + told.value.hint
     (tmp_path / "address").write_text(f" https://example.org/{SECRET}\n")
     assert find_address("file:address", tmp_path) == f"https://example.org/{SECRET}"
 
