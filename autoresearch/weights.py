@@ -134,8 +134,14 @@ class Weights:
 
     @property
     def max_seq_len(self) -> int:
-        """The context in tokens that the model was built for."""
-        return int(self.facts["settings"]["max_seq_len"])
+        """The context in tokens that the model was built for. Raises CorruptFile."""
+        try:
+            return int(self.facts["settings"]["max_seq_len"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptFile(
+                f"{self.folder / FACTS_NAME} doesn't say for which context the model was built",
+                "train the program again",
+            ) from error
 
 
 # -- a study's -----------------------------------------------------------------------------------
@@ -154,6 +160,9 @@ def settle(study: Study, sweep: bool = False) -> list[str]:
             _keep(study, state.trials[number])
         except (OSError, PrepareError, EngineError) as error:
             problems.append(f"the weights of trial {number} are not kept: {error}")
+        except (KeyError, TypeError, ValueError) as error:  # a record of another version
+            why = f"its record can't be read ({type(error).__name__})"
+            problems.append(f"the weights of trial {number} are not kept: {why}")
     try:
         _drop_others(study, wanted)
         _clear_runs(study, state, wanted, sweep)
@@ -182,8 +191,9 @@ def weights_of(study: Study, trial_id: int) -> Weights:
     if not place.is_dir():
         raise NoData(
             f"the weights of trial {trial_id} are not kept",
-            "the champion's and the baseline's are; `keep = \"all\"` under [weights] in "
-            f"{FILE_NAME} keeps every champion's from then on",
+            "the champion's and the baseline's are, unless [weights] says otherwise, and what was "
+            f'dropped stays so; `keep = "all"` there, in {FILE_NAME}, keeps every champion\'s from '
+            "then on",
         )
     found = Weights.open(place)
     if trial is None or not _belongs(found.facts, trial):

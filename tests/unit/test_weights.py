@@ -149,6 +149,12 @@ def test_other_weights_are_never_taken_for_a_trials(workspace: Workspace) -> Non
     found.file.write_text("other")
     with pytest.raises(CorruptFile, match="hash"):
         Weights.open(found.folder)
+    facts = json.loads((found.folder / FACTS_NAME).read_text())
+    (found.folder / FACTS_NAME).write_text(
+        json.dumps({"sha256": sha256_file(found.file), "settings": facts["tokenizer"]})
+    )
+    with pytest.raises(CorruptFile, match="which context"):
+        _ = Weights.open(found.folder).max_seq_len
     # What was scored is gone, and something else lies in its place.
     (found.folder / FACTS_NAME).unlink()
     for result in workspace.study.run_folder(1).glob("candidate-*/result.json"):
@@ -214,17 +220,23 @@ def test_a_kill_at_any_point_leaves_whole_weights_of_the_right_trial(
     assert workspace.kept() == ["0000", "0002"] and not workspace.left_in_runs()
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(OSError(28, "No space left"), "No space"), (TypeError("None"), "record can't be read")],
+)
 def test_what_cannot_be_kept_is_told_and_ends_nothing(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    error: Exception, said: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+    """A full disk, or the record of a version that had other fields."""
+
+    def failing(*_: object, **__: object) -> None:
+        raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("autoresearch.weights.describe", full)
+        patch.setattr("autoresearch.weights.describe", failing)
         (workspace.folder / "train.py").write_text("DEPTH = 4\n")
         code, _, err = run(workspace.capsys, "trial", "-m", "x")
-    assert code == 0 and "weights of trial 1 are not kept" in err and "No space" in err
+    assert code == 0 and "weights of trial 1 are not kept" in err and said in err
     with pytest.raises(NoData):
         weights_of(workspace.study, 1)
     with Study.write(workspace.folder) as study:  # there is space again
