@@ -18,10 +18,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoresearch.console import to_json
 from autoresearch.constants import constants_of
 from autoresearch.hub_tokenizer import BOS_NAME, hub_tokenizer
 from autoresearch.model_card import card
@@ -33,10 +35,12 @@ from autoresearch.weights import (
     VOCABULARY_NAME,
     Weights,
 )
+from prepare.errors import CorruptFile
 
 if TYPE_CHECKING:
     from prepare.tokenizer import Tokenizer
 
+MOST_HEADER_BYTES = 100_000_000  # as safetensors itself has it
 # The snippet is run by a test, in the folder.
 USAGE = f"""## How to use it
 
@@ -79,10 +83,6 @@ train.py descends from autoresearch's, as far as its author left it standing. It
 
 def write_hub_folder(weights: Weights, place: Path) -> list[str]:
     """Write the folder `place`; the names of its files. Raises CorruptFile, OSError."""
-    place.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(weights.file, place / EXPORTED_NAME)
-    for name in (SCRIPT_NAME, VOCABULARY_NAME, FACTS_NAME):
-        shutil.copyfile(weights.folder / name, place / name)
     documents = {
         "config.json": _config(weights),
         "tokenizer.json": hub_tokenizer(weights.tokenizer),
@@ -94,11 +94,14 @@ def write_hub_folder(weights: Weights, place: Path) -> list[str]:
             "clean_up_tokenization_spaces": False,
         },
     }
-    texts = {
-        name: json.dumps(item, ensure_ascii=False, indent=1) for name, item in documents.items()
-    }
+    # By to_json: the constants of a program may be sets, bytes or infinite.
+    texts = {name: to_json(item, indent=1) for name, item in documents.items()}
     texts[CARD_NAME] = card(weights.facts, USAGE)
     texts["LICENSE"] = _NO_LICENCE.format(corpus=weights.facts["settings"]["corpus"]) + _licence()
+    place.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(weights.file, place / EXPORTED_NAME)
+    for name in (SCRIPT_NAME, VOCABULARY_NAME, FACTS_NAME):
+        shutil.copyfile(weights.folder / name, place / name)
     for name, text in texts.items():
         (place / name).write_text(text + "\n", encoding="utf-8", newline="\n")
     return sorted(path.name for path in place.iterdir())
@@ -114,10 +117,12 @@ def load_model(folder: Path) -> tuple[Any, Tokenizer]:
     from prepare.run import Spec
 
     weights = Weights.open(folder)
-    found = importlib.util.spec_from_file_location("train", weights.script)
+    # Registered, since dataclasses look their module up by its name; a caller's `train` stays.
+    name = f"train_{weights.facts['sha256'][:16]}"
+    found = importlib.util.spec_from_file_location(name, weights.script)
     if found is None or found.loader is None:
         raise ImportError(f"{weights.script} is no Python module")
-    module = importlib.util.module_from_spec(found)
+    module = sys.modules[name] = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     model = module.build_model(Spec(weights.tokenizer.vocab_size, weights.max_seq_len))
     runtime.load_weights(model, weights.file)
@@ -145,11 +150,17 @@ def _config(weights: Weights) -> dict[str, Any]:
 
 
 def dtypes(file: Path) -> list[str]:
-    """The number formats in a safetensors file, by its header: `["BF16", "F32"]`."""
-    with file.open("rb") as opened:
-        size = int.from_bytes(opened.read(8), "little")
-        header = json.loads(opened.read(size))
-    return sorted({item["dtype"] for name, item in header.items() if name != "__metadata__"})
+    """The number formats in a safetensors file, by its header: `["BF16", "F32"]`.
+
+    Raises CorruptFile: the process of a candidate wrote it.
+    """
+    try:
+        with file.open("rb") as opened:
+            size = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(min(size, MOST_HEADER_BYTES)))
+        return sorted({str(v["dtype"]) for name, v in header.items() if name != "__metadata__"})
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise CorruptFile(f"{file} is no safetensors file", "train the program again") from error
 
 
 def _licence() -> str:

@@ -17,13 +17,17 @@ from safetensors.numpy import load_file, save_file
 from autoresearch.hub_folder import dtypes, write_hub_folder
 from autoresearch.hub_tokenizer import BOS_NAME, byte_names, hub_tokenizer
 from autoresearch.weights import WEIGHTS_NAME, Weights, describe
+from prepare.errors import CorruptFile
 from prepare.settings import Settings
 from prepare.tokenizer import Tokenizer
 from tests.unit.command_line import make_fake_workspace, run
 from tests.unit.test_sample import TABLE
 from tests.unit.test_weights import RUN, SMALL, measure
 
-PROGRAM = "WIDTH = 3\nNAME = 'é'\n" + TABLE
+PROGRAM = (
+    "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+    "WIDTH = 3\nNAME = 'é'\nENDS = {'.'}\n@dataclass\nclass Size:\n    depth: int\n" + TABLE
+)
 
 
 @pytest.fixture
@@ -45,13 +49,20 @@ def test_the_folder_holds_what_tools_look_for(exported: Path) -> None:
     config = json.loads((exported / "config.json").read_text(encoding="utf-8"))
     sizes = ("vocab_size", "max_position_embeddings", "bos_token_id", "num_parameters")
     assert [config[name] for name in sizes] == [512, 32, 511, 1234]
-    assert config["train_py_constants"] == {"WIDTH": 3, "NAME": "é"}
+    assert config["train_py_constants"] == {"WIDTH": 3, "NAME": "é", "ENDS": "{'.'}"}
     assert config["dtypes"] == dtypes(exported / "model.safetensors") == ["F32"]
     assert (exported / "train.py").read_text(encoding="utf-8") == PROGRAM
     card = (exported / "README.md").read_text(encoding="utf-8")
     assert yaml.safe_load(card.split("---")[1])["pipeline_tag"] == "text-generation"
     assert "Permission is hereby granted" in (exported / "LICENSE").read_text(encoding="utf-8")
     assert Weights.open(exported).file.name == "model.safetensors"
+
+
+@pytest.mark.parametrize("header", [b"", b"\xff" * 16, b"\x02" + b"\0" * 7 + b"[]"])
+def test_what_are_no_weights_is_a_corrupt_file(header: bytes, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(header)
+    with pytest.raises(CorruptFile, match="no safetensors file"):
+        dtypes(tmp_path / "model.safetensors")
 
 
 def test_the_cards_own_code_loads_it(exported: Path) -> None:
