@@ -26,11 +26,13 @@ import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from autoresearch.console import describe
+from autoresearch.engine.holder import Holder
 from autoresearch.engine.proposers.text import clean, last_lines, one_line
+from autoresearch.study import LEDGER_NAME
 
 COMMAND = (sys.executable, "-m", "autoresearch.cli")
 ENDS_IN = 20.0  # seconds that a trial has to drop itself; then it is killed
-ASKED_AGAIN = 2.0  # seconds between two tries while another process measures
+ASKED_AGAIN = 2.0  # seconds between two looks while another process measures
 MOST_LINE = 16_000_000  # bytes of one line of JSON: a trial's record with its curves
 BUSY = "LedgerBusy"
 Tell = Callable[[str], Awaitable[None]]
@@ -76,7 +78,17 @@ async def measure(
                 hint = "one trial at a time: wait until `status` says that nothing runs"
             raise NotMeasured(". ".join(filter(None, (_words(error["message"]), hint))))
         await tell("waiting: another process is measuring")
-        await anyio.sleep(min(ASKED_AGAIN, max(0.1, ends - time.monotonic())))
+        writing = True
+        while writing and time.monotonic() < ends:
+            await anyio.sleep(min(ASKED_AGAIN, max(0.1, ends - time.monotonic())))
+            # Each try is a Python that starts, which takes time from the trial that is measured.
+            writing = _written(folder)
+
+
+def _written(folder: Path) -> bool:
+    """Whether a process of this machine says that it writes the ledger, and lives."""
+    holder = Holder.read(folder / f"{LEDGER_NAME}.holder")
+    return holder is not None and holder.alive() is True
 
 
 def _words(message: str) -> str:

@@ -19,9 +19,11 @@ pytest.importorskip("mcp")
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
+from autoresearch.engine.holder import Claim
 from autoresearch.engine.ledger import Ledger
 from autoresearch.init import make_workspace
-from autoresearch.mcp_server.measuring import Submission
+from autoresearch.mcp_server import measuring
+from autoresearch.mcp_server.measuring import BUSY, Submission, measure
 from prepare.settings import Settings
 from tests.unit.quick_trials import SEED
 from tests.unit.test_submitted import BLOCKS, PATCH
@@ -177,6 +179,32 @@ def test_an_idea_with_what_no_argument_may_hold(tmp_path: Path) -> None:
     arguments = Submission("more\x00 \ud800depth", 0, "x").arguments(tmp_path)
     assert "--message=more depth" in arguments
     assert subprocess.run([sys.executable, "-c", "", *arguments]).returncode == 0
+
+
+def test_who_waits_starts_no_process_while_another_measures(tmp_path: Path, monkeypatch) -> None:
+    """A start takes a second of a core, which the trial under way would lack."""
+    claim, started = Claim(tmp_path / "results.jsonl"), []
+
+    async def start(*given: object) -> dict[str, Any]:
+        started.append(claim.held)
+        return {"error": {"type": BUSY, "message": "busy"}} if claim.held else {"trial": {}}
+
+    async def tell(words: str) -> None: ...
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(end)
+            await measure(tmp_path, Submission("x", 0, "x"), tell, wait=30)
+
+    async def end() -> None:
+        await anyio.sleep(0.4)
+        claim.release()
+
+    monkeypatch.setattr(measuring, "_run", start)
+    monkeypatch.setattr(measuring, "ASKED_AGAIN", 0.02)
+    claim.acquire()
+    anyio.run(main)
+    assert started == [True, False]
 
 
 def test_a_folder_that_is_no_workspace_is_told(tmp_path: Path) -> None:
