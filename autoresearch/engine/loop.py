@@ -182,7 +182,7 @@ class Loop:
             proposer.observe(trial)
         empty = 0
         while True:
-            self._wait_while_paused()
+            self._wait_while_paused(budget, trials_before)
             reason = self._spent(budget, trials_before)
             if reason:
                 return reason
@@ -194,7 +194,7 @@ class Loop:
                 continue
             if outcome.problem_kind == EXHAUSTED:
                 return f"{proposer.name} has nothing left to propose: {outcome.problem}"
-            if self.stop_asked:
+            if self._stops:
                 continue
             empty += 1
             times = "" if empty == 1 else f" {empty} times in a row"
@@ -243,10 +243,13 @@ class Loop:
     def _stops(self) -> bool:
         return self.stop_asked or self.control.asked() == STOP
 
-    def _wait_while_paused(self) -> None:
-        """Wait as long as somebody wants it to; hours that were given go by meanwhile."""
+    def _wait_while_paused(self, budget: Budget, trials_before: int) -> None:
+        """Wait as long as somebody wants it to and something is left to do.
+
+        Hours that were given go by meanwhile.
+        """
         held = False
-        while self.control.asked() == PAUSE and not self.stop_asked and self.seconds_left > 0:
+        while self.control.asked() == PAUSE and not self._spent(budget, trials_before):
             if not held:
                 self.say("held", {})
             held = True

@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 
 from autoresearch.engine.control import GO_ON, PAUSE, STOP, Control
+from autoresearch.engine.loop import MOST_TIMES
+from autoresearch.engine.proposers import Proposal
+from autoresearch.engine.proposers.base import NO_COST
 from autoresearch.engine.task import Budget
 from tests.unit.studies import Script
 
@@ -65,6 +68,34 @@ def test_a_pause_waits_until_it_is_taken_back(make_loop, control: Control) -> No
     with make_loop(control=control, on_event=on_event, sleep=sleep) as loop:
         loop.run(ideas(2), Budget(trials=2))
     assert seen == ["trial", "trial", "held", "slept", "slept", "slept", "trial"]
+
+
+def test_a_run_that_is_done_ends_though_a_pause_was_asked(make_loop, control: Control) -> None:
+    def on_event(name: str, data: dict) -> None:
+        if name == "trial" and data["id"] == 2:
+            control.ask(PAUSE)
+
+    def sleep(seconds: float) -> None:
+        raise AssertionError("nothing is left to wait for")
+
+    with make_loop(control=control, on_event=on_event, sleep=sleep) as loop:
+        assert loop.run(ideas(2), Budget(trials=2)) == "2 trials done"
+
+
+def test_a_stop_counts_also_where_no_edit_came(make_loop, control: Control) -> None:
+    """The last of many empty answers would end the study as one that can't go on."""
+    asked = [0]
+
+    class Empty(Script):
+        def propose(self, request):
+            asked[0] += 1
+            if asked[0] == MOST_TIMES:
+                control.ask(STOP)
+            return Proposal("", problem="no idea", cost=NO_COST)
+
+    with make_loop(control=control, sleep=lambda seconds: None) as loop:
+        assert loop.run(Empty(), Budget()) == "asked to stop"
+    assert asked == [MOST_TIMES]
 
 
 def test_a_pause_ends_with_the_hours_and_by_a_stop(make_loop, control: Control) -> None:
