@@ -76,11 +76,15 @@ def write_text(
 
     Args:
         script: the train module that `weights` belong to. max_seq_len: the context it was built
-            for; of a longer text it sees the end. hidden: folders that are none of its business.
+            for; of a longer text it sees the end. hidden: folders that are none of its business,
+            beside those that no candidate sees.
 
-    Raises CandidateError if the candidate process fails.
+    Raises UsageError for a prompt that is no text, CandidateError if the candidate process fails.
     """
-    told = [tokenizer.bos, *(int(i) for i in tokenizer.encode(prompt))]
+    try:
+        told = [tokenizer.bos, *(int(i) for i in tokenizer.encode(prompt))]
+    except UnicodeEncodeError as error:  # how Python takes arguments that are no UTF-8
+        raise UsageError("the prompt is no text", "write it in UTF-8") from error
     access = access_for(script.resolve(), sandbox, hidden)
     access = replace(access, readable=(*access.readable, weights.resolve()))
     environment = {"AUTORESEARCH_BACKEND": backend} if backend else {}

@@ -66,7 +66,7 @@ def command(
     from prepare.sample import Drawing, write_text
 
     out = Output(json_mode)
-    weights = _find(folder, trial_id, place)
+    weights, hidden = _find(folder, trial_id, place)
     tier = chosen_tier(sandbox)
     if json_mode:
         backends.select(backend)  # what isn't there is told as such
@@ -87,6 +87,7 @@ def command(
         drawing=Drawing(temperature, top_k, seed),
         backend=backend,
         sandbox=tier,
+        hidden=hidden,
     ):
         pieces.append(piece)
         if not json_mode:
@@ -106,19 +107,26 @@ def command(
         )
 
 
-def _find(folder: Path, trial_id: int | None, place: Path | None) -> Weights:
-    """Weights of a trial or in a folder. Raises UsageError, NoData, CorruptFile."""
+def _find(
+    folder: Path, trial_id: int | None, place: Path | None
+) -> tuple[Weights, tuple[Path, ...]]:
+    """Weights of a trial or in a folder, and where the study's text lies, hidden from its trials.
+
+    Raises UsageError, NoData, CorruptFile.
+    """
     from autoresearch.opening import go_on
     from autoresearch.study import Study
     from autoresearch.weights import Weights, weights_of
     from prepare.errors import UsageError
+    from prepare.isolation import text_folders
 
     if place is not None:
         if trial_id is not None:
             raise UsageError("a trial and --weights name two things", "name one of them")
-        return Weights.open(place)
+        return Weights.open(place), ()
     study = Study.read(folder)
     champion = study.state.champion
     if champion is None:
         raise UsageError("there is no champion yet", f"begin with `{go_on(folder)}`")
-    return weights_of(study, champion if trial_id is None else trial_id)
+    weights = weights_of(study, champion if trial_id is None else trial_id)
+    return weights, text_folders(study.settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ from prepare.errors import CandidateError, UsageError
 from prepare.sample import Drawing, write_text
 from prepare.settings import Settings
 from prepare.tokenizer import Tokenizer
-from tests.unit.command_line import run
-from tests.unit.test_weights import RUN
+from tests.unit.command_line import make_fake_workspace, run
+from tests.unit.test_weights import RUN, SMALL, measure
 
 LENGTH = 32
 # What comes next depends on the token alone, as a table says.
@@ -134,3 +135,34 @@ def test_the_command_reads_a_folder_of_weights(
     assert (code, found["text"], found["val_bpb"], found["trial"]) == (0, "xy", 1.5, None)
     code, _, err = run(capsys, *common, "7")
     assert code == 2 and "name one of them" in err
+
+
+def test_a_trials_text_stays_hidden_and_a_prompt_is_text(
+    tmp_path: Path,
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in its trial, where the corpus is somebody's own folder."""
+    text = tmp_path / "own text"
+    text.mkdir()
+    files = {"autoresearch.toml": SMALL.model_copy(update={"corpus": str(text)}).dumps()}
+    make_fake_workspace(tmp_path / "w", monkeypatch, measure, "DEPTH = 1\n", files)
+    Path("train.py").write_text("DEPTH = 4\n")
+    run(capsys, "trial", "-m", "deeper")
+    seen: dict[str, object] = {}
+
+    def written(*_: object, **named: object) -> Iterator[str]:
+        seen.update(named)
+        yield "a text"
+
+    monkeypatch.setattr(backends, "select", lambda requested=None: None)
+    monkeypatch.setattr("autoresearch.weights.weights_of", lambda study, n: Weights(text, {}))
+    monkeypatch.setattr(Weights, "tokenizer", None)
+    monkeypatch.setattr(Weights, "max_seq_len", LENGTH)
+    with monkeypatch.context() as patch:
+        patch.setattr("prepare.sample.write_text", written)
+        code, out, err = run(capsys, "sample")
+    assert (code, out, seen["hidden"]) == (0, "a text\n", (text,)), err
+    with pytest.raises(UsageError, match="no text"):
+        write(tmp_path, "\udcff")
