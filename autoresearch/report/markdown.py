@@ -20,6 +20,8 @@ TABLES = ("kinds", "phases", "predicted", "trade_offs", "held_out")
 MOST_ROWS = 30
 # An underscore inside a word is one; of `->` nothing but the `<` of a tag would mean anything.
 _SPECIAL = re.compile(r"([\\`*\[\]<|~&$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+# Where the file is pasted, `@torch.compile` would call a person of that name, and #12 an issue.
+_MENTION = re.compile(r"(?<!\w)@(?=\w)|#(?=\d)")
 
 
 def markdown(story: Mapping[str, Any], picture: str = "") -> str:
@@ -38,8 +40,8 @@ def markdown(story: Mapping[str, Any], picture: str = "") -> str:
 
 
 def escape(text: object) -> str:
-    """Text on one line that Markdown shows as it is: no link, no picture, no markup in it."""
-    line = " ".join(str(text).split())
+    """Text on one line that Markdown shows as it is: no link, picture, markup or mention in it."""
+    line = _MENTION.sub(lambda found: f"{found[0]}\u200b", " ".join(str(text).split()))
     return _SPECIAL.sub(r"\\\1", line).replace("://", ":\\//").replace("www.", "www\\.")
 
 

@@ -157,6 +157,8 @@ def test_markdown_is_no_markup_either(hostile: tuple[dict[str, Any], str]) -> No
 def test_escaped_words_stay_readable() -> None:
     assert escape("DEPTH: 4 -> 6 in val_bpb\n|") == "DEPTH: 4 -> 6 in val_bpb \\|"
     assert escape("_so_ *so*") == "\\_so\\_ \\*so\\*"
+    assert escape("no @torch.compile, see #12") == "no @\u200btorch.compile, see \\#\u200b12"
+    assert escape("a @ b, x@y # c") == "a @ b, x@y \\# c"
 
 
 def test_figures(tmp_path: Path) -> None:
