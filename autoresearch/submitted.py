@@ -19,8 +19,8 @@ from autoresearch.pretraining import ARTIFACT
 from autoresearch.study import Study
 from prepare.errors import UsageError
 
-# How a unified diff begins; a Python file can't.
-_PATCH = (b"diff --git ", b"--- ", b"Index: ", b"index ")
+# How a unified diff begins, and no program that somebody would write.
+_PATCH = (b"diff --git ", b"--- ", b"Index: ")
 
 
 def submitted_edit(study: Study, data: bytes, on: int | None = None) -> Change:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from autoresearch.engine.ledger import Ledger
+from autoresearch.submitted import place
 from tests.unit.command_line import git, make_fake_workspace, run
 from tests.unit.quick_trials import SEED, measure
 
@@ -102,6 +103,11 @@ def test_a_refused_edit_is_kept_in_its_folder(workspace: Path, capsys, monkeypat
     code, result = submit(capsys, monkeypatch, SEED.replace("DEPTH = 4", "DEPTH = ("))
     assert code == 11 and "syntax" in result["trial"]["reason"]
     assert len(list(workspace.glob(".autoresearch/runs/*/0001/change.diff"))) == 1
+
+
+def test_a_program_that_begins_like_a_line_of_a_patch_is_a_program(tmp_path: Path) -> None:
+    place(tmp_path, b"index = 3\n")
+    assert (tmp_path / "train.py").read_bytes() == b"index = 3\n"
 
 
 def test_on_needs_an_edit(workspace: Path, capsys) -> None:
