@@ -125,10 +125,12 @@ def _task(task: Mapping[str, Any], table: Mapping[str, Any], given: set[str]) ->
 def _other_tables(document: Mapping[str, Any]) -> Iterator[Setting]:
     """What else the file says, as it stands there."""
     for table, items in document.items():
-        if table not in ("experiment", "task") and isinstance(items, Mapping):
-            for name, value in items.items():
-                shown = HIDDEN if _SECRET.search(name) else value
-                yield Setting(f"{table}.{name}", shown, FILE_NAME)
+        if table in ("experiment", "task"):
+            continue
+        # `tracker = NAME` is short for a table with that name.
+        for name, value in (items if isinstance(items, Mapping) else {"name": items}).items():
+            shown = HIDDEN if _SECRET.search(name) else value
+            yield Setting(f"{table}.{name}", shown, FILE_NAME)
 
 
 def _environment(options: Mapping[str, Any]) -> Iterator[Setting]:

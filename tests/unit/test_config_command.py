@@ -15,6 +15,8 @@ from tests.unit.command_line import run
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = """
+tracker = "mlflow"
+
 [experiment]
 preset = "demo"
 corpus = "embedded"
@@ -58,6 +60,7 @@ def test_each_source_is_told(workspace: Path, capsys, monkeypatch) -> None:
     assert found["task.policy.confidence"] == (0.9, "option --confidence")
     assert found["task.budget.hours"] == (8, "autoresearch.toml")
     assert found["task.budget.trials"] == (None, "default")
+    assert found["tracker.name"] == ("mlflow", "autoresearch.toml")
     assert found["AUTORESEARCH_BACKEND"] == ("cpu", "environment")
     assert found["AUTORESEARCH_ATTENTION"] == ("dense", "option --attention")
     assert found["AUTORESEARCH_DTYPE"] == ("auto", "default")
