@@ -132,5 +132,6 @@ def _table(title: str, rows: Mapping[str, str]) -> str:
 
 def _plain(text: Any) -> str:
     """What a proposer wrote, as text of one cell: no markup, no link."""
-    line = one_line(str(text or ""), WORDS)
-    return "".join(f"\\{c}" if c in r"\`*_{}[]<>|!#" else c for c in line)
+    from autoresearch.report.markdown import escape
+
+    return escape(one_line(str(text or ""), WORDS))

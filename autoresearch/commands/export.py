@@ -158,6 +158,7 @@ def _figures(trial: Trial) -> list[str]:
 def readme(study: AnyStudy, kept: list[Trial]) -> str:
     """The kept ideas as a table, and under which settings they were found."""
     from autoresearch.narration import number, together
+    from autoresearch.report.markdown import escape
 
     metric = study.task.objective.metric
     settings = study.conditions
@@ -171,7 +172,7 @@ def readme(study: AnyStudy, kept: list[Trial]) -> str:
         "|---|---|---|---|---|",
     ]
     for trial in kept:
-        idea = " ".join(trial.description.split()).replace("|", "\\|")
+        idea = escape(trial.description)
         sure = number(trial.confidence, ".3f")
         effect = number(trial.delta, "+.6f")
         lines.append(f"| {trial.id} | {number(trial.score)} | {effect} | {sure} | {idea} |")

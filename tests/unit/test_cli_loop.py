@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from autoresearch import cli
+from autoresearch.commands.export import readme
 from autoresearch.commands.trial import EXIT_CODES
 from autoresearch.engine.constants import constants_of
 from autoresearch.engine.ledger import Ledger
@@ -21,7 +22,7 @@ from autoresearch.engine.loop import Loop
 from autoresearch.engine.task import Budget, MeasureRequest
 from autoresearch.engine.trial import Failure, Replicate
 from autoresearch.pretraining import Pretraining
-from autoresearch.study import Study
+from autoresearch.study import Study, lineage
 from prepare.settings import Settings
 from tests.unit.command_line import enter_fake_workspace, git, make_fake_workspace, run
 
@@ -624,6 +625,9 @@ def test_export_can_be_applied_elsewhere(studied: Path, capsys, tmp_path: Path) 
     assert (clone / "train.py").read_text() == (tmp_path / "out/train.py").read_text()
     code, _, err = run(capsys, "export", "--to", tmp_path / "out")
     assert code == 2 and "not empty" in err
+    study = Study.read(studied)
+    kept = [replace(t, description="[a](b) <img src=x>") for t in lineage(study.state)]
+    assert r"| \[a\](b) \<img src=x> |" in readme(study, kept), "ideas are others' words"
 
 
 def test_before_there_is_a_study(workspace: Path, capsys) -> None:

@@ -62,7 +62,7 @@ class Workspace:
 
     def trial(self, depth: int) -> None:
         (self.folder / "train.py").write_text(f"DEPTH = {depth}\n")
-        code, _, err = run(self.capsys, "trial", "-m", f"*depth* {depth}")
+        code, _, err = run(self.capsys, "trial", "-m", f"*depth* {depth} https://example.org @ada")
         assert code in (0, 10), err
 
     @property
@@ -120,6 +120,7 @@ def test_a_card_says_what_they_are_and_names_no_folder(workspace: Workspace) -> 
     commit = workspace.study.state.trials[1].commit
     for word in (commit, facts["sha256"], "A machine", "id:", r"\*depth\* 4", "float32"):
         assert str(word) in text
+    assert "https://" not in text and "@ada" not in text, "no link, nobody is called"
     assert "secret" not in text and "secret" not in json.dumps(facts)
 
 
