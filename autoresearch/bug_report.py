@@ -12,20 +12,25 @@ import datetime
 import json
 import os
 import platform
+import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from autoresearch.engine.proposers.text import last_lines
-from autoresearch.private import SECRET_NAME, Private
+from autoresearch.private import SECRET_NAME, SHORTEST_NAME, Private
 from backends.errors import BackendError
 from prepare.cache import cache_root, read_json
 from prepare.errors import PrepareError
 
 LAST_ERROR = "last-error.json"
+# Names in a path that tell nothing of whose it is, and stand in every traceback.
+OURS = frozenset(
+    {"autoresearch", "backends", "prepare", "commands", "engine", "train.py", "task.yaml"}
+)
 PACKAGES = (
     "autoresearch",
     "torch",
@@ -172,8 +177,11 @@ def _block(title: str, words: str, text: str) -> str:
 # -- the last error ------------------------------------------------------------------------------
 
 
-def remember(command: str, error: BaseException, exit_code: int) -> None:
-    """Keep an error for the next report; without a cache that can be written, none is kept."""
+def remember(command: str, error: BaseException, exit_code: int, typed: Sequence[str] = ()) -> None:
+    """Keep an error for the next report; without a cache that can be written, none is kept.
+
+    typed: the words of the call. Messages repeat folders that they name, and those are taken out.
+    """
     place = cache_root()
     if not place.is_dir():
         return
@@ -182,13 +190,31 @@ def remember(command: str, error: BaseException, exit_code: int) -> None:
         "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": command,
         "exit_code": exit_code,
-        "message": f"{type(error).__name__}: {error}"[:2_000],
-        "traceback": "".join(lines)[-20_000:],
+        "message": without_names(f"{type(error).__name__}: {error}"[:2_000], typed),
+        "traceback": without_names("".join(lines)[-20_000:], typed),
     }
     try:
         (place / LAST_ERROR).write_text(json.dumps(document, indent=1), encoding="utf-8")
     except OSError:
         return
+
+
+def without_names(text: str, typed: Sequence[str]) -> str:
+    """The text without what relative paths among these words name; `Private` knows absolute ones.
+
+    A path has a separator, or is there, or stands behind `--dir`.
+    """
+    names: set[str] = set()
+    for before, word in zip(["", *typed], typed, strict=False):
+        option, _, path = word.partition("=") if word.startswith("--") else (before, "", word)
+        relative = bool(path) and not Path(path).is_absolute()
+        if relative and (option == "--dir" or re.search(r"[\\/]", path) or os.path.exists(path)):
+            names.update(re.split(r"[\\/]", path))
+    for name in sorted(names - OURS, key=len, reverse=True):
+        if len(name) < SHORTEST_NAME:
+            continue
+        text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", "<path>", text)
+    return text
 
 
 def _last_error() -> str:

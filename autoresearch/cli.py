@@ -176,7 +176,7 @@ def _remember(args: list[str], error: Exception, code: int) -> None:
     """Keep an error for `doctor --report`; of what was typed the command's name alone."""
     from autoresearch.bug_report import remember
 
-    remember(next((word for word in args if word in COMMANDS), ""), error, code)
+    remember(next((word for word in args if word in COMMANDS), ""), error, code, args)
 
 
 def _known(error: Exception) -> tuple[str, str, int] | None:

@@ -159,6 +159,29 @@ def test_a_known_error_is_remembered_and_words_typed_are_not(home: Path, capsys)
     assert again == kept, "a mistyped command is no error of ours"
 
 
+@pytest.mark.parametrize("dir_", ["quiet-idea", "../quiet-idea/deep", "quiet-idea/deep-hush/"])
+def test_a_folder_that_was_typed_is_not_told(
+    home: Path, tmp_path: Path, capsys, monkeypatch, dir_: str
+) -> None:
+    """By its relative name, which a message repeats as it was typed."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(diagnosis, "diagnose", lambda requested: FOUND)
+    assert "quiet-idea" in run(capsys, "show", "3", "--dir", dir_)[2]
+    _, report, _ = run(capsys, "doctor", "--report")
+    assert "`autoresearch show`" in report
+    assert "quiet" not in report and "hush" not in report
+
+
+def test_words_that_are_no_paths_stay(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    typed = ["run", "--agent", "claude", "--to=out/deep", "mine", "/srv/x", "--dir=secret"]
+    text = "run claude: mine-too, mine, out, deep/x, srv, secret"
+    expected = "run claude: mine-too, <path>, <path>, <path>/x, srv, <path>"
+    assert bug_report.without_names(text, typed) == expected
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
