@@ -68,7 +68,6 @@ _OF_RUN = (
     "floor_bpb",
     "backend",
     "hardware",
-    "policy",
     "versions",
     "tier",
 )
@@ -340,6 +339,8 @@ def describe(
         "sha256": digest or sha256_file(folder / WEIGHTS_NAME),
         **decision,
         **{name: result.get(name) for name in _OF_RUN},
+        # Why a kernel was passed over is an error's own text, with folders of this machine in it.
+        "policy": {k: v for k, v in (result.get("policy") or {}).items() if k != "reasons"},
         "settings": {**settings.model_dump(mode="json"), "corpus": corpus},
         "tokenizer": tokenizer.fingerprint,
     }

@@ -34,7 +34,11 @@ RUN = {
     "training_seconds": 10.0,
     "backend": "cpu",
     "hardware": {"name": "A machine", "id": "h"},
-    "policy": {"compute_dtype": "float32", "attention": "sdpa"},
+    "policy": {
+        "compute_dtype": "float32",
+        "attention": "sdpa",
+        "reasons": {"attention": "flash failed: no /home/somebody/secret/flash.so"},
+    },
     "versions": {"torch": "2.13"},
     "tier": "none",
     "run_dir": "/home/somebody/secret",
