@@ -81,11 +81,13 @@ def trials(ctx: click.Context) -> Iterator[tuple[str, str]]:
         return
     found = 0
     for line in reversed(lines):
+        if found == MOST_TRIALS:
+            return
         try:
             record = json.loads(line)
         except ValueError:
             continue  # the line that is being written
-        if isinstance(record, dict) and record.get("kind") == "trial" and found < MOST_TRIALS:
+        if isinstance(record, dict) and record.get("kind") == "trial":
             found += 1
             idea = " ".join(str(record.get("description", "")).split())[:MOST_WORDS]
             # A shell's script takes a line apart at its colons and commas.

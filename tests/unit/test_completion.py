@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.shell_completion import ShellComplete
 
-from autoresearch import cli
+from autoresearch import cli, completing
 from autoresearch.commands.completion import INSTALL, SHELLS
 from tests.unit.command_line import run
 
@@ -57,6 +57,14 @@ def test_trials_of_another_folder_and_of_none(ledger: Path, tmp_path: Path, monk
     monkeypatch.chdir(empty)
     assert offered("show ") == []
     assert offered(f"show --dir {ledger} ") == ["2", "1", "0"]
+
+
+def test_of_a_long_ledger_the_end_alone_is_read(ledger: Path, monkeypatch) -> None:
+    read: list[bytes] = []
+    usual = json.loads
+    monkeypatch.setattr(completing, "MOST_TRIALS", 2)
+    monkeypatch.setattr(completing.json, "loads", lambda line: read.append(line) or usual(line))
+    assert offered("show ") == ["2", "1"] and len(read) == 3, "the torn line and two trials"
 
 
 def test_a_key_loads_no_framework(ledger: Path) -> None:
