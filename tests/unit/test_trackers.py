@@ -37,6 +37,8 @@ class Fake:
         how = os.environ.get("FAKE", "")
         if how == "raises":
             raise RuntimeError("s3cr3t")
+        if how == "asks":
+            input("your key, please")
         if how == "exits":
             os._exit(3)
         if how == "hangs":
@@ -108,7 +110,13 @@ def test_every_decision_is_tracked_as_it_was_recorded(
 
 
 @pytest.mark.parametrize(
-    ("how", "told"), [("raises", "RuntimeError"), ("exits", "process ended"), ("hangs", "given up")]
+    ("how", "told"),
+    [
+        ("raises", "RuntimeError"),
+        ("asks", "EOFError"),
+        ("exits", "process ended"),
+        ("hangs", "given up"),
+    ],
 )
 def test_a_tracker_that_fails_is_told_once_and_ends_nothing(
     how: str,
