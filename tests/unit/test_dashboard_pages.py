@@ -110,6 +110,18 @@ def test_a_file_is_saved_under_its_name_in_any_script() -> None:
     assert "filename*=UTF-8''%E6%A8%A1%E5%9E%8B%20" in header
 
 
+def test_a_file_of_the_champion_is_saved_and_never_a_page(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = b"<script>alert(1)</script>"
+    monkeypatch.setattr(pages.Pages, "_files", lambda self: {"src/模型.py": program})
+    assert "src/%E6%A8%A1%E5%9E%8B.py" in ask("champion").text
+    answer = ask("champion/src/模型.py")
+    assert answer.status_code == 200 and answer.content == program
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["content-disposition"].startswith("attachment;")
+
+
 def test_charts_come_with_data_and_both_themes(ask: Ask) -> None:
     chart = ask("chart/progress").json()
     assert len(chart["data"]["trials"]) == 131 and chart["spec"]["layer"]
