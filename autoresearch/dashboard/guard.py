@@ -2,14 +2,14 @@
 
     keys = Keys()
     app = Guard(app, keys)            # around the whole application
-    keys.token, keys.room, keys.once()
+    keys.token, keys.room
 
 Other pages in the same browser can send requests here, and other users of this machine can, too.
 What stops them, each by itself where it can:
 
 - Host must name this machine, so a domain that was pointed at 127.0.0.1 (DNS rebinding) gets
   nothing, not even a static file.
-- The token opens the door, `/?token=...`, once per browser; from then on a cookie is the key. It is
+- The token opens the door, `/?token=...`; from then on a cookie is the key. It is
   HttpOnly, SameSite=Strict and bound to a path with a secret part (the room): browsers send cookies
   to every port of a host, and another server on 127.0.0.1 shouldn't be handed it.
 - What a browser says comes from another page (Sec-Fetch-Site, Origin) is refused, key or no key.
@@ -56,22 +56,6 @@ class Keys:
         self.token = secrets.token_urlsafe(32)
         self.room = secrets.token_urlsafe(9)
         self.cookie = secrets.token_urlsafe(32)
-        self._once: set[str] = set()
-
-    def once(self) -> str:
-        """A token that opens the door a single time: command lines are seen by other users."""
-        key = secrets.token_urlsafe(32)
-        self._once.add(key)
-        return key
-
-    def opens(self, token: str) -> bool:
-        """Whether this token opens the door; one for a single time is used up."""
-        if _same(token, [self.token]):
-            return True
-        if _same(token, self._once):
-            self._once.discard(token)
-            return True
-        return False
 
 
 class Guard:
@@ -114,7 +98,7 @@ def refusal(scope: Scope, keys: Keys) -> tuple[int, str] | None:
     if scope["path"] == "/" and scope["method"] == "GET":
         # The one address that may be followed from elsewhere: a terminal in a browser, say.
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        return None if keys.opens(given) else (403, LOCKED)
+        return None if _same(given, [keys.token]) else (403, LOCKED)
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return 403, "This request comes from another page."
     origin = headers.get("origin")

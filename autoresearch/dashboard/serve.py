@@ -6,11 +6,13 @@ serve(folder, port=None, announce=print)      # returns after Ctrl-C
 from __future__ import annotations
 
 import contextlib
+import html
 import os
 import socket
+import tempfile
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +63,29 @@ def serve(
         )
         be_modest()
         threading.Thread(target=make_bundle, daemon=True).start()
-        announce({"url": f"{place}?token={keys.token}", "folder": str(folder), "pid": os.getpid()})
-        if browse:
-            webbrowser.open(f"{place}?token={keys.once()}")
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn hands it on when all is closed
+        address = f"{place}?token={keys.token}"
+        announce({"url": address, "folder": str(folder), "pid": os.getpid()})
+        with contextlib.ExitStack() as stack:
+            if browse:
+                page = stack.enter_context(way_in(address))
+                # A browser of the terminal would come back when it is left only.
+                threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
+            stack.enter_context(contextlib.suppress(KeyboardInterrupt))  # uvicorn hands it on
             Server(config, follower).run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def way_in(address: str) -> Iterator[str]:
+    """The address, as a file: URL, of a page that leads there; only this user can read it.
+
+    A browser's command line can be seen by every user of a machine, and whoever has the token may
+    write notes that an agent will follow.
+    """
+    page = f'<!doctype html><meta http-equiv="refresh" content="0;url={html.escape(address)}">'
+    with tempfile.TemporaryDirectory(prefix="autoresearch-dashboard-") as folder:  # mode 0700
+        path = Path(folder) / "open.html"
+        path.write_text(page, encoding="utf-8")
+        yield path.as_uri()
 
 
 def listening(port: int | None) -> socket.socket:
