@@ -59,8 +59,10 @@ def quantise(t: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """t in 8 bits, its largest value at the end of the type's range, and the fp32 () factor that
     undoes the scaling. What is all zeros stays so.
     """
-    largest = t.abs().amax().float().clamp(min=torch.finfo(torch.float32).tiny)
-    factor = largest / torch.finfo(dtype).max
+    most = torch.finfo(dtype).max
+    # Where denormal numbers are taken for 0, a smaller factor would be one, and 0 / 0 no number.
+    largest = t.abs().amax().float().clamp(min=2 * torch.finfo(torch.float32).tiny * most)
+    factor = largest / most
     return (t.float() / factor).to(dtype), factor
 
 

@@ -34,9 +34,17 @@ def test_values_survive_in_8_bits_whatever_their_size(dtype: torch.dtype, size: 
     assert torch.isfinite(back).all()
 
 
-def test_zeros_stay_zeros() -> None:
-    small, factor = fp8.quantise(torch.zeros(16, 16), fp8.VALUES)
-    assert (small.float() * factor == 0).all()
+@pytest.mark.parametrize("flush", [False, True])
+@pytest.mark.parametrize("dtype", list(ROUNDING))
+def test_zeros_stay_zeros(dtype: torch.dtype, flush: bool) -> None:
+    """Weights that begin at 0, also where a program had denormal numbers taken for 0."""
+    if torch.set_flush_denormal(flush) is False and flush:
+        pytest.skip("this processor can't")
+    try:
+        small, factor = fp8.quantise(torch.zeros(16, 16), dtype)
+        assert (small.float() * factor == 0).all()
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_products_and_gradients_are_those_of_rounded_operands(operands) -> None:
