@@ -120,7 +120,9 @@ def refusal(first: Story, second: Story) -> str:
         for name in MUST_AGREE
         if one.get(name) != other.get(name)
     ]
-    if first["scored_bytes"] != second["scored_bytes"]:
+    if None in (first["scored_bytes"], second["scored_bytes"]):
+        wrong.append("how much text was scored isn't known: the result.json of a run is gone")
+    elif first["scored_bytes"] != second["scored_bytes"]:
         sizes = [number(story["scored_bytes"], ",.0f") for story in (first, second)]
         wrong.append(f"{sizes[0]} and {sizes[1]} bytes were scored")
     machines = [{m["hardware_id"] for m in story["machines"]} for story in (first, second)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from autoresearch.report.compare import compare, refusal
+from autoresearch.report.compare import compare, differences, refusal
 from prepare.errors import DataError
 from tests.unit.command_line import run
 from tests.unit.reported import night, trial, write, write_task
@@ -105,8 +105,16 @@ def test_no_difference_beyond_noise(folder: Path, tmp_path: Path) -> None:
 
 
 def test_another_vocabulary_is_compared_and_said(folder: Path, tmp_path: Path) -> None:
-    found = compare(folder, other(tmp_path / "bytes", {"vocab_size": 256}))
-    assert {fact.name: fact.value for fact in found.differ} == {"vocab_size": "8192 and 256"}
+    from autoresearch.opening import open_study
+    from autoresearch.report.story import story_of
+
+    second = other(tmp_path / "bytes", {"vocab_size": 256})
+    one, two = (story_of(open_study(f)) for f in (folder, second))
+    assert "isn't known" in refusal(one, two)  # nothing vouches for the text
+    for story in (one, two):
+        story["scored_bytes"] = 400_000
+    assert refusal(one, two) == ""
+    assert {f.name: f.value for f in differences(one, two)} == {"vocab_size": "8192 and 256"}
 
 
 @pytest.mark.parametrize(
@@ -115,7 +123,7 @@ def test_another_vocabulary_is_compared_and_said(folder: Path, tmp_path: Path) -
         ({"time_budget": 60.0}, "time_budget 300.0 and 60.0"),
         ({"eval_bytes": 1000, "vocab_size": 256}, "eval_bytes 400000 and 1000"),
         ({"corpus": "climbmix"}, "corpus embedded and climbmix"),
-        ({}, "another harness or tokenizer"),
+        ({}, "isn't known"),
     ],
 )
 def test_others_are_refused_with_the_reason(
@@ -135,7 +143,8 @@ def test_another_machine_or_another_task_is_refused(folder: Path, tmp_path: Path
     from autoresearch.opening import open_study
     from autoresearch.report.story import story_of
 
-    one = story_of(open_study(folder))
+    one = {**story_of(open_study(folder)), "scored_bytes": 400_000}
+    assert "another harness or tokenizer" in refusal(one, {**one, "score_id": "x"})
     far = {**one, "score_id": "x", "machines": [{"hardware_id": "a-gpu"}]}
     far["settings"] = {**one["settings"], "vocab_size": 256}
     assert "different machines" in refusal(one, far)
