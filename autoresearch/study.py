@@ -36,6 +36,7 @@ from autoresearch.engine.trial import Trial, TrialStatus
 from autoresearch.engine.workspace import OWN_FOLDER, Workspace
 from autoresearch.now import Now
 from autoresearch.pretraining import ARTIFACT, RULES, Pretraining
+from autoresearch.sampling import champion_writes
 from autoresearch.search_space import HINTS, validity
 from autoresearch.settings_file import read_part
 from autoresearch.task_table import read_task
@@ -80,6 +81,7 @@ class Study:
     _loop: Loop | None = field(default=None, repr=False)
     _state: State = field(default_factory=State, repr=False)
     _warned: bool = field(default=False, repr=False)
+    jail: tuple[str | None, Tier] | None = field(default=None, repr=False)  # backend, sandbox
     _taken: tuple[int, str] = (0, "")  # records in _state, and the hash of the last one
 
     @classmethod
@@ -224,6 +226,7 @@ class Study:
     def _make_loop(self, options: Options, sandbox: Tier) -> Loop:
         import backends
 
+        self.jail = options.backend, sandbox
         harness = Pretraining(
             self.settings,
             backend=options.backend,
@@ -276,6 +279,8 @@ class Study:
             self._after_decision()
             if data["trial"]["status"] == TrialStatus.KEEP.value:
                 self._settle_weights()
+                self._now.take("phase", {"phase": "having the champion write a text"})
+                champion_writes(self)
         self.on_event(name, data)
         if name in ("begin", "decided"):
             self._warn_of_constraints()

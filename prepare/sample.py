@@ -11,8 +11,10 @@ from __future__ import annotations
 import base64
 import binascii
 import codecs
+import math
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,6 +72,7 @@ def write_text(
     backend: str | None = None,
     sandbox: Sandbox | None = None,
     hidden: tuple[Path, ...] = (),
+    seconds: float = math.inf,
 ) -> Iterator[str]:
     """What the model writes after the prompt, as it comes, until a document ends or `tokens` are
     out.
@@ -77,7 +80,7 @@ def write_text(
     Args:
         script: the train module that `weights` belong to. max_seq_len: the context it was built
             for; of a longer text it sees the end. hidden: folders that are none of its business,
-            beside those that no candidate sees.
+            beside those that no candidate sees. seconds: then the text ends where it is.
 
     Raises UsageError for a prompt that is no text, CandidateError if the candidate process fails.
     """
@@ -90,6 +93,7 @@ def write_text(
     environment = {"AUTORESEARCH_BACKEND": backend} if backend else {}
     if "AUTORESEARCH_COMPILE" not in os.environ:
         environment["AUTORESEARCH_COMPILE"] = "0"  # takes longer than a text does
+    ends_at = time.monotonic() + seconds
     random = np.random.default_rng(drawing.seed)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     with (
@@ -102,9 +106,13 @@ def write_text(
             spec={"vocab_size": tokenizer.vocab_size, "max_seq_len": max_seq_len},
             weights=str(weights.resolve()),
         )
-        _expect(process, "ready", STARTUP_SECONDS)
+        _expect(process, "ready", min(STARTUP_SECONDS, seconds))
         for _ in range(tokens):
-            logits = _next_logits(process, told, tokenizer, max_seq_len)
+            left = ends_at - time.monotonic()
+            if left <= 0:
+                break
+            process.send("ask", **_question(told, tokenizer, max_seq_len))
+            logits = _logits(_expect(process, "logits", min(ANSWER_SECONDS, left)), tokenizer)
             token = drawing.draw(logits, random)
             if token == tokenizer.bos:
                 break
@@ -117,15 +125,16 @@ def write_text(
         yield rest
 
 
-def _next_logits(
-    process: CandidateProcess, told: list[int], tokenizer: Tokenizer, max_seq_len: int
-) -> np.ndarray:
-    """Logits (V,) float32 of the token after `told`."""
+def _question(told: list[int], tokenizer: Tokenizer, max_seq_len: int) -> dict[str, Any]:
+    """What may come after `told`, as the candidate process is asked."""
     context = told[-max_seq_len:]
     length = min(max_seq_len, -(-len(context) // LENGTHS) * LENGTHS)
     padded = context + [tokenizer.bos] * (length - len(context))
-    process.send("ask", tokens=padded, at=len(context) - 1)
-    message = _expect(process, "logits", ANSWER_SECONDS)
+    return {"tokens": padded, "at": len(context) - 1}
+
+
+def _logits(message: Mapping[str, Any], tokenizer: Tokenizer) -> np.ndarray:
+    """Logits (V,) float32 of an answer."""
     try:
         raw = base64.b64decode(message["data"], validate=True)
         logits = np.frombuffer(raw, np.float32)

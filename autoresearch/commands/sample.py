@@ -57,16 +57,20 @@ def command(
 
     The weights of the champion and of the baseline are kept. They run on any backend, whichever
     they were trained on, in the same sandbox as trials do. It ends where the model ends a document.
-    The same seed draws the same text on the same machine.
+    The same seed draws the same text on the same machine. `autoresearch dashboard` shows the text
+    that was written last; of a new champion a run has one written between two trials.
     """
     import backends
     from autoresearch.commands.train import chosen_tier
     from autoresearch.console import Output, looking
     from autoresearch.engine.proposers.text import clean
+    from autoresearch.sampling import put_text
+    from prepare.errors import PrepareError
     from prepare.sample import Drawing, write_text
 
     out = Output(json_mode)
     weights, hidden = _find(folder, trial_id, place)
+    drawing = Drawing(temperature, top_k, seed)
     tier = chosen_tier(sandbox)
     if json_mode:
         backends.select(backend)  # what isn't there is told as such
@@ -84,7 +88,7 @@ def command(
         weights.file,
         prompt=prompt,
         tokens=tokens,
-        drawing=Drawing(temperature, top_k, seed),
+        drawing=drawing,
         backend=backend,
         sandbox=tier,
         hidden=hidden,
@@ -93,8 +97,13 @@ def command(
         if not json_mode:
             click.echo(clean(piece), nl=False)
     out.say()
+    text = "".join(pieces)
+    if place is None:
+        try:
+            put_text(weights.folder, text, prompt, drawing)
+        except (PrepareError, OSError) as error:  # it was written, which is what was asked for
+            out.warn(f"`autoresearch dashboard` won't show this text: {error}")
     if json_mode:
-        text = "".join(pieces)
         out.result(
             {
                 "prompt": prompt,

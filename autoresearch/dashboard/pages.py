@@ -181,6 +181,7 @@ class Pages:
             chart=CHARTS["effects"](story) if story else None,
             files={name: len(data) for name, data in files.items()},
             kept=await asyncio.to_thread(views.kept_weights, self._follower.study, story),
+            sample=await asyncio.to_thread(views.sample, self._follower.study, story),
         )
 
     async def machine(self, request: Request) -> Response:

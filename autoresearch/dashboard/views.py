@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from autoresearch.commands import show
@@ -24,6 +25,7 @@ from autoresearch.live import doing, extent, progress, spent, tried, warning_of
 from autoresearch.live import standing as standing_words
 from autoresearch.narration import number, sure
 from autoresearch.opening import AnyStudy
+from autoresearch.sampling import TEXT_NAME, read_text
 from prepare.runfiles import read_end
 
 ROWS = 50  # of a page
@@ -269,8 +271,29 @@ def lineage(story: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def kept_weights(study: AnyStudy, story: Mapping[str, Any]) -> list[tuple[str, int]]:
     """What is kept of the champion's weights: names and bytes."""
+    folder = _weights(study, story)
+    found = [] if folder is None else sorted(folder.glob("*"))
+    return [(p.name, p.stat().st_size) for p in found if p.is_file() and p.name != TEXT_NAME]
+
+
+def sample(study: AnyStudy, story: Mapping[str, Any]) -> dict[str, str] | None:
+    """What the champion's weights wrote: after which prompt, and how it was drawn."""
+    folder = _weights(study, story)
+    found = {} if folder is None else read_text(folder)
+    if not isinstance(found.get("text"), str):
+        return None
+    drawn = {"temperature": "temperature", "top_k": "top-k", "seed": "seed"}
+    known = [(words, found.get(name)) for name, words in drawn.items()]
+    return {
+        "prompt": clean(str(found.get("prompt") or "")),
+        "text": clean(found["text"]),
+        "drawn": ", ".join(f"{words} {clean(str(v))}" for words, v in known if v is not None),
+    }
+
+
+def _weights(study: AnyStudy, story: Mapping[str, Any]) -> Path | None:
+    """Where the champion's weights are kept, if they may be."""
     place = getattr(study, "weights", None)
     if place is None or not story or story["champion"] is None:
-        return []
-    folder = place / f"{story['champion']:04d}"
-    return [(path.name, path.stat().st_size) for path in sorted(folder.glob("*")) if path.is_file()]
+        return None
+    return Path(place) / f"{story['champion']:04d}"

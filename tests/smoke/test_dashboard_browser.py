@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from autoresearch.engine.ledger import Ledger
+from autoresearch.sampling import TEXT_NAME
 from autoresearch.study import Study
 from tests.unit.synthetic import make_study, trials_of
 
@@ -38,6 +39,7 @@ MANY = 5_000
 PAINT = 1_000  # milliseconds that the first paint may take
 MOST = 60_000  # milliseconds that anything may take on a machine that is busy otherwise
 PAGES = ("", "trial/5", "champion", "machine", "notes")
+WRITTEN = "Once upon <img src=x onerror=alert(1)> a time. " * 30
 # Every event that a page's own EventSource is told, and every breach of the page's policy.
 RECORD = """
 window.told = []; window.breaches = [];
@@ -139,6 +141,11 @@ def small(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Da
     """A study of a few trials with a run under way: this process holds its ledger."""
     folder = tmp_path_factory.mktemp("small") / "study"
     make_study(folder, 30, points=20)
+    kept = folder / ".autoresearch" / "weights" / "synthetic"
+    kept = kept / f"{Study.read(folder).state.champion:04d}"
+    kept.mkdir(parents=True)
+    (kept / TEXT_NAME).write_text(json.dumps({"text": WRITTEN}))
+    (kept / "weights.safetensors").write_bytes(b"")
     curve = [[second, 7 - second / 40] for second in range(0, 120, 4)]
     run = {"number": 1, "label": "candidate", "seed": 0, "step": 40, "loss": 4.1, "since": 0.0}
     now = {
@@ -364,6 +371,8 @@ def test_pages_are_fit_for_everybody(small: Dashboard, scheme: str, width: int) 
         page.emulate_media(color_scheme=scheme)
         if path in ("", "trial/5"):
             drawn(page)
+        if path == "champion":
+            assert WRITTEN.strip() in page.inner_text("pre.written")
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
         assert page.evaluate("breaches") == [], path
         # Of the dark pages only colours are others than those of the light ones.

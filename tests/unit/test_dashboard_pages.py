@@ -21,6 +21,7 @@ from autoresearch.dashboard.views import Query, page_of
 from autoresearch.engine.control import PAUSE, STOP
 from autoresearch.engine.ledger import Ledger
 from autoresearch.engine.program import EndsNotes, NotesChanged, notes_section, write_notes
+from autoresearch.sampling import TEXT_NAME
 from autoresearch.study import Study
 from autoresearch.taskfile.scaffold import make_task
 from tests.unit.synthetic import make_study
@@ -54,6 +55,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run / "candidate-0" / "train.log").write_text("step 1 <script>alert(1)</script>\n\x1b[2Jend")
     (run / "change.diff").write_text("--- a\n+++ b\n@@ -1 +1 @@\n-x = '<b>'\n+x = '</pre><i>'\n")
     (run / "secret.txt").write_text("not a log")
+    kept = folder / ".autoresearch" / "weights" / "synthetic"
+    kept = kept / f"{Study.read(folder).state.champion:04d}"
+    kept.mkdir(parents=True)
+    (kept / "weights.safetensors").write_bytes(b"w" * 5_000)
+    text = {"prompt": "<b>One", "text": " day</pre><script>alert(1)</script>\x1b[2J", "seed": 7}
+    (kept / TEXT_NAME).write_text(json.dumps(text))
     return folder
 
 
@@ -102,6 +109,18 @@ def test_the_champions_files_are_for_saving(ask: Ask, folder: Path) -> None:
     # None of the synthetic trials is in git, which the page says.
     assert "aren&#39;t in git" in text or "aren't in git" in text
     assert ask("champion/train.py").status_code == 404
+
+
+def test_the_champions_text_is_shown_as_text(ask: Ask, folder: Path) -> None:
+    text = ask("champion").text
+    assert "<mark>&lt;b&gt;One</mark> day&lt;/pre&gt;&lt;script&gt;" in text and "\x1b" not in text
+    assert "seed 7" in text and "weights.safetensors" in text and TEXT_NAME not in text
+    kept = next(folder.glob(f".autoresearch/weights/*/*/{TEXT_NAME}"))
+    before = kept.read_text()
+    for wrong in ("not JSON", '{"text": 7}', "[]"):
+        kept.write_text(wrong)
+        assert "No text yet" in ask("champion").text
+    kept.write_text(before)
 
 
 def test_a_file_is_saved_under_its_name_in_any_script() -> None:

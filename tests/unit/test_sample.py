@@ -96,6 +96,8 @@ def test_what_a_program_does_wrong_is_an_error_of_its_own(folder: Path) -> None:
     (folder / "train.py").write_text(TABLE.replace(FORWARD, FORWARD + " * float('nan')"))
     with pytest.raises(CandidateError, match="NaN or infinite"):
         write(folder, "a")
+    with pytest.raises(CandidateError, match="no answer in"):
+        write(folder, "a", seconds=0.01)
 
 
 def test_draws_follow_the_probabilities_and_the_seed() -> None:

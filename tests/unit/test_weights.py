@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
+import backends
 from autoresearch.engine.task import MeasureRequest
 from autoresearch.engine.trial import Replicate
 from autoresearch.pretraining import Pretraining
+from autoresearch.sampling import read_text
 from autoresearch.study import Study
 from autoresearch.weights import FACTS_NAME, WEIGHTS_NAME, Weights, settle, weights_of
 from prepare.cache import sha256_file
-from prepare.errors import CorruptFile, NoData, UsageError
+from prepare.errors import CandidateError, CorruptFile, NoData, UsageError
 from prepare.settings import Settings
 from tests.unit.command_line import make_fake_workspace, run
 
@@ -91,7 +93,14 @@ def workspace(
     table = f'\n[weights]\nkeep = "{getattr(request, "param", "champion")}"\n'
     files = {"autoresearch.toml": SMALL.dumps() + table}
     folder = make_fake_workspace(tmp_path / "w", monkeypatch, measure, "DEPTH = 1\n", files)
+    monkeypatch.setattr("prepare.sample.write_text", write)
     return Workspace(folder, capsys)
+
+
+def write(script: Path, *_: object, **named: Any) -> Iterator[str]:
+    """Weights that say which they are."""
+    yield "I am "
+    yield script.read_text()
 
 
 def test_the_champions_and_the_baselines_are_kept_and_no_others(workspace: Workspace) -> None:
@@ -111,6 +120,31 @@ def test_the_champions_and_the_baselines_are_kept_and_no_others(workspace: Works
     run(workspace.capsys, "undo", "0")
     run(workspace.capsys, "undo", "3")
     assert workspace.kept() == ["0000", "0003"]
+
+
+def test_each_new_champion_writes_a_text_and_a_failure_ends_nothing(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace.trial(3)
+    assert read_text(workspace.study.weights / "0001")["text"] == "I am DEPTH = 3\n"
+    assert not read_text(workspace.study.weights / "0000"), "a baseline isn't asked"
+
+    def failing(*_: object, **named: Any) -> Iterator[str]:
+        assert named["seconds"] <= 60 and named["sandbox"].strict
+        raise CandidateError("no text was written: NaN")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("prepare.sample.write_text", failing)
+        (workspace.folder / "train.py").write_text("DEPTH = 5\n")
+        code, _, err = run(workspace.capsys, "trial", "-m", "x")
+    assert code == 0 and "champion wrote no text: no text was written: NaN" in err
+    assert workspace.kept() == ["0000", "0002"]
+    # What `sample` writes stands there from then on.
+    monkeypatch.setattr(backends, "select", lambda requested=None: None)
+    code, out, err = run(workspace.capsys, "sample", "--prompt", "Who?", "--seed", 4)
+    found = read_text(workspace.study.weights / "0002")
+    assert (code, out) == (0, "Who?I am DEPTH = 5\n\n"), err
+    assert (found["prompt"], found["text"], found["seed"]) == ("Who?", "I am DEPTH = 5\n", 4)
 
 
 def test_a_card_says_what_they_are_and_names_no_folder(workspace: Workspace) -> None:
