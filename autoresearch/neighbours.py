@@ -4,8 +4,9 @@
     watch.share          # of all cores, 0 to 1: what was busy and wasn't ours
     watch.disturbance    # why what was measured meanwhile can't be compared, or ""
 
-Ours is this process and all that it started. What a process has used that ended can be lost with
-it (bubblewrap doesn't wait for its own, Windows never tells): such a stretch is left out.
+Ours is this process and all that it started, and so of those that it keeps company with. What a
+process has used that ended can be lost with it (bubblewrap doesn't wait for its own, Windows never
+tells): such a stretch is left out.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import psutil
 
+Company = Callable[[], Iterable[int]]  # ids of processes that work for the same loop
 # The machine slept: what ran was stopped amid, and a clock that goes on meanwhile ran with it.
 ASLEEP_SECONDS = 1.0
 # What other processes may take of this machine, as a share of all cores, averaged over a run.
@@ -40,8 +43,8 @@ class _Look:
 class Neighbours:
     """Looks at the machine when it is entered and left, and every so many seconds in between."""
 
-    def __init__(self, every: float = SAMPLE_SECONDS) -> None:
-        self._every = every
+    def __init__(self, every: float = SAMPLE_SECONDS, company: Company = tuple) -> None:
+        self._every, self._company = every, company
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._last: _Look | None = None
@@ -56,7 +59,7 @@ class Neighbours:
     def _sample(self) -> None:
         self.battery_lost = self.battery_lost or (self._plugged and not _plugged())
         self.slept = _seconds_asleep() - self._asleep
-        last, now = self._last, _look()
+        last, now = self._last, _look(self._company())
         if last is None or now.at - last.at < SHORTEST:
             return  # together with the next one
         self._last = now
@@ -86,7 +89,8 @@ class Neighbours:
         return ""
 
     def __enter__(self) -> Neighbours:
-        self._plugged, self._last, self._asleep = _plugged(), _look(), _seconds_asleep()
+        self._plugged, self._asleep = _plugged(), _seconds_asleep()
+        self._last = _look(self._company())
         self._thread.start()
         return self
 
@@ -96,24 +100,44 @@ class Neighbours:
         self._sample()
 
 
-def _look() -> _Look:
+def _look(company: Iterable[int] = ()) -> _Look:
     times = psutil.cpu_times()
     # Linux counts a guest's time a second time, as the host's own.
     passed = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
     idle = times.idle + getattr(times, "iowait", 0.0)
-    return _Look(time.monotonic(), passed, passed - idle, _our_seconds())
+    return _Look(time.monotonic(), passed, passed - idle, _our_seconds(company))
 
 
-def _our_seconds() -> float:
-    """Processor seconds of this process and its descendants, living and waited for."""
+def _our_seconds(company: Iterable[int] = ()) -> float:
+    """Processor seconds of this process, company and descendants, living and waited for."""
     total = 0.0
-    for member in psutil.Process().children(recursive=True):
+    for member in _family({os.getpid(), *company}):
         try:
             times = member.cpu_times()
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
         total += times.user + times.system + times.children_user + times.children_system
     return total + sum(os.times()[:4])
+
+
+def _family(roots: set[int]) -> list[psutil.Process]:
+    """These processes, but for this one, and all that they started."""
+    if roots == {os.getpid()}:
+        return psutil.Process().children(recursive=True)
+    found: dict[int, psutil.Process] = {}
+    started: dict[int, list[psutil.Process]] = {}
+    for process in psutil.process_iter(["ppid"]):  # once for all: it reads every process there is
+        started.setdefault(process.info["ppid"], []).append(process)
+        if process.pid in roots:
+            found[process.pid] = process
+    left = [*found]
+    while left:
+        for process in started.get(left.pop(), ()):
+            if process.pid not in found:
+                found[process.pid] = process
+                left.append(process.pid)
+    found.pop(os.getpid(), None)
+    return [*found.values()]
 
 
 def _plugged() -> bool:

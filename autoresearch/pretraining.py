@@ -127,6 +127,8 @@ class Pretraining:
     """Measures train modules with the harness, and tells when the machine disturbed a run.
 
     hardware: what runs are made on (`backends.Hardware`), asked when one fails before it says so.
+    shared_by: runs that share one device at the same time, which is part of what scores mean.
+    company: ids of processes of the same loop; what they take of the machine disturbs nothing.
     """
 
     settings: Settings
@@ -136,6 +138,8 @@ class Pretraining:
     warm_from: Path | None = None  # the champion's train module, if its kernels may be used
     run: Callable[..., Result | HarnessFailure] = run_experiment
     hardware: Callable[[], Any] | None = None
+    shared_by: int = 1
+    company: Callable[[], Iterable[int]] = tuple
     # FLOP/s of the latest runs, by hardware and precision.
     _canaries: dict[tuple[str, str], list[float]] = field(default_factory=dict, repr=False)
 
@@ -146,7 +150,7 @@ class Pretraining:
         budget = float(settings.token_budget or settings.time_budget)
         curve: list[tuple[float, float]] = []
         began = time.monotonic()
-        with Neighbours() as watch:
+        with Neighbours(company=self.company) as watch:
             prospects = Prospects(request.champion_curves, budget, lambda: self._calm(watch))
 
             def on_event(name: str, data: Mapping[str, Any]) -> None:
@@ -191,9 +195,22 @@ class Pretraining:
         earlier[:] = [*earlier, speed][-USUAL_RUNS:]
         return speed / usual
 
+    def spec(self) -> dict[str, Any]:
+        """What makes another process measure as this does: see `autoresearch.worker`."""
+        return {
+            "kind": "pretraining",
+            "settings": self.settings.model_dump(mode="json"),
+            "backend": self.backend,
+            "attention": self.attention,
+            "sandbox": None if self.sandbox is None else self.sandbox.name,
+            "warm_from": None if self.warm_from is None else str(self.warm_from),
+            "shared_by": self.shared_by,
+        }
+
     def _harness_options(self) -> dict[str, Any]:
         warm = self.warm_from if self.warm_from and self.warm_from.is_file() else None
-        options = {"sandbox": self.sandbox, "warm_from": warm}
+        shared = self.shared_by if self.shared_by > 1 else None
+        options = {"sandbox": self.sandbox, "warm_from": warm, "shared_by": shared}
         return {name: value for name, value in options.items() if value is not None}
 
     def _calm(self, watch: Neighbours) -> bool:

@@ -73,6 +73,7 @@ def run_experiment(
     on_event: EventSink | None = None,
     sandbox: Sandbox | None = None,
     warm_from: Path | None = None,
+    shared_by: int = 1,
 ) -> Outcome:
     """Train and score `script`; write log, weights and result.json into `run_dir`.
 
@@ -82,6 +83,7 @@ def run_experiment(
             the audit hook. A strict one hides the cache: call `backends.select()` before, or each
             process measures the machine's speeds again.
         warm_from: another train module whose compiled kernels may be used, such as the champion.
+        shared_by: how many runs share this device at the same time: part of the score id.
         on_event: called with ("phase" | "progress" | "warning" | ..., details).
 
     Raises PrepareError when the request or this machine is at fault. Whatever the candidate does
@@ -105,7 +107,9 @@ def run_experiment(
         return _record(folder, outcome)
     script = script.resolve()
     access = access_for(script, sandbox, text_folders(settings), warm_from)
-    experiment = _Experiment(script, settings, dataset, folder, environment, access, emit)
+    experiment = _Experiment(
+        script, settings, dataset, folder, environment, access, emit, shared_by
+    )
     return _record(folder, experiment.run(started))
 
 
@@ -130,15 +134,19 @@ def _record(folder: Path, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def score_id(settings: Settings, dataset: Dataset, hardware_id: str) -> str:
-    """Hash of all that must agree before two numbers may be compared."""
+def score_id(settings: Settings, dataset: Dataset, hardware_id: str, shared_by: int = 1) -> str:
+    """Hash of all that must agree before two numbers may be compared.
+
+    shared_by: runs that share the device at the same time; each has the less of it.
+    """
+    shared = f" shared by {shared_by}" if shared_by > 1 else ""
     parts = {
         "harness": HARNESS_VERSION,
         "text": dataset.fingerprint,
         "max_seq_len": settings.max_seq_len,
         "time_budget": settings.time_budget,
         "token_budget": settings.token_budget,
-        "hardware": hardware_id,
+        "hardware": hardware_id + shared,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -175,7 +183,9 @@ class _Experiment:
         environment: Mapping[str, str],
         access: Access,
         emit: EventSink,
+        shared_by: int,
     ) -> None:
+        self._shared_by = shared_by
         self._settings, self._dataset, self._folder = settings, dataset, folder
         self._environment, self._access, self._emit = environment, access, emit
         self._touched: list[Touched] = []
@@ -354,7 +364,7 @@ class _Experiment:
         peak, measured = hello.peak_flops, hello.measured_peak_flops
         return Result(
             val_bpb=score.val_bpb,
-            score_id=score_id(self._settings, self._dataset, hello.hardware_id),
+            score_id=score_id(self._settings, self._dataset, hello.hardware_id, self._shared_by),
             verified=True,
             training_seconds=training,
             total_seconds=total,

@@ -18,7 +18,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, looks: Iterable[tuple[float, ...]])
     """A watch that saw these: when, processor seconds passed, busy and ours since a start."""
     seen = [neighbours._Look(*look) for look in looks]
     left = iter(seen)
-    monkeypatch.setattr(neighbours, "_look", lambda: next(left))
+    monkeypatch.setattr(neighbours, "_look", lambda company: next(left))
     with Neighbours(every=60) as watch:
         for _ in seen[2:]:
             watch._sample()
@@ -79,3 +79,23 @@ def test_what_a_child_used_is_ours_also_when_it_has_ended():
     burn = "import time\nwhile time.process_time() < 0.3: pass"
     subprocess.run([sys.executable, "-c", burn], check=True)
     assert 0.25 <= neighbours._our_seconds() - before < 3  # the system counts in hundredths
+
+
+def test_company_is_ours_with_what_it_started_and_nobody_else():
+    starts = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'input()']).wait()"
+    child, other = (
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+        for code in (starts, "input()")
+    )
+    try:
+        deadline = time.monotonic() + 20
+        while len(found := neighbours._family({child.pid, -1})) < 2:
+            assert time.monotonic() < deadline, "what it started was not found"
+            time.sleep(0.05)
+        assert child.pid in {process.pid for process in found}
+        assert not {other.pid, os.getpid()} & {process.pid for process in found}
+        both = {process.pid for process in neighbours._family({os.getpid(), child.pid})}
+        assert {child.pid, other.pid} < both and os.getpid() not in both
+    finally:
+        for process in (child, other):
+            process.communicate()
