@@ -127,8 +127,7 @@ def _other_tables(document: Mapping[str, Any]) -> Iterator[Setting]:
     for table, items in document.items():
         if table in ("experiment", "task"):
             continue
-        # `tracker = NAME` is short for a table with that name.
-        for name, value in (items if isinstance(items, Mapping) else {"name": items}).items():
+        for name, value in items.items():
             shown = HIDDEN if _SECRET.search(name) else value
             yield Setting(f"{table}.{name}", shown, FILE_NAME)
 

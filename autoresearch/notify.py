@@ -7,9 +7,10 @@
     on = ["keep", "stop", "trouble", "summary"]
     morning = "07:30"                        # local time of a summary, beside the one at the end
 
-An address may be a secret, and autoresearch.toml is committed and copied to whoever proposes: so
-the address stands elsewhere, and a variable that holds it is taken out of the environment that
-other programs inherit. Nothing here holds the loop up or ends it.
+A task file has the same in a table `notify`. An address may be a secret, and these files are
+committed and copied to whoever proposes: so the address stands elsewhere, and a variable that holds
+it is taken out of the environment that other programs inherit. Nothing here holds the loop up or
+ends it.
 """
 
 from __future__ import annotations
@@ -35,12 +36,10 @@ from autoresearch.background import Background, Undone, joined, tell
 from autoresearch.engine.proposers.text import clean, one_line
 from autoresearch.engine.task import Part
 from autoresearch.engine.trial import Trial, TrialStatus
-from autoresearch.settings_file import read_part
 from prepare.errors import PrepareError, UsageError
-from prepare.settings import FILE_NAME
 
 if TYPE_CHECKING:
-    from autoresearch.study import Study
+    from autoresearch.opening import AnyStudy
 
 TIMEOUT = 10.0  # seconds for one attempt
 COMMAND_SECONDS = 30.0
@@ -52,7 +51,7 @@ Kind = Literal["keep", "stop", "trouble", "summary"]
 
 
 class Notify(Part):
-    """The table `[notify]` of autoresearch.toml."""
+    """The table `[notify]` of autoresearch.toml, and `notify` of a task file."""
 
     webhook: str | None = Field(None, description="env:NAME or file:PATH: where the address is")
     format: Literal["json", "slack", "discord", "text"] = Field("json", description="of its body")
@@ -84,11 +83,6 @@ class Notify(Part):
         return bool(self.webhook or self.command)
 
 
-def read_notify(root: Path) -> Notify:
-    """The settings of a workspace. Raises UsageError."""
-    return read_part(root / FILE_NAME, "notify", Notify)
-
-
 def find_address(webhook: str, root: Path) -> str:
     """The address that a setting names. Raises UsageError, which never repeats it.
 
@@ -110,7 +104,7 @@ def find_address(webhook: str, root: Path) -> str:
         address, where = webhook, "webhook"
     address = address.strip()
     if not address:
-        raise UsageError(f"[notify] {where} holds no address", f"set it, or change {FILE_NAME}")
+        raise UsageError(f"[notify] {where} holds no address", "set it, or name another")
     if not _host(address):
         raise UsageError(f"[notify] {where} holds no http address", "begin it with https://")
     return address
@@ -148,7 +142,7 @@ def kept_text(trial: Trial, metric: str) -> str:
     return f"trial {trial.id} is kept{score}{effect}: {one_line(trial.description, WORDS)}"
 
 
-def summary_text(study: Study) -> str:
+def summary_text(study: AnyStudy) -> str:
     """How many were tried and kept, and which is best."""
     from autoresearch.narration import verdict
     from autoresearch.standing import counts
@@ -263,7 +257,7 @@ class Notifier:
     def __init__(
         self,
         settings: Notify,
-        study: Study,
+        study: AnyStudy,
         messenger: Messenger,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -328,19 +322,19 @@ def next_morning(at: str | None, now: float) -> float | None:
 
 
 @contextmanager
-def notifying(study: Study) -> Iterator[Callable[[str], None]]:
+def notifying(study: AnyStudy) -> Iterator[Callable[[str], None]]:
     """Tell of what happens inside; give what is yielded the reason why the run ended.
 
     Raises UsageError for settings that don't fit, before anything is done. An error that ends the
     run is told, and goes on. Warnings of undelivered messages go to `study.on_event`.
     """
-    settings = read_notify(study.root)
+    settings, home = study.notify, study.home
     if not settings.wanted:
         yield lambda reason: None
         return
-    address = find_address(settings.webhook, study.root) if settings.webhook else None
+    address = find_address(settings.webhook, home) if settings.webhook else None
     background = Background("notify")
-    notifier = Notifier(settings, study, Messenger(settings, study.root, address, background))
+    notifier = Notifier(settings, study, Messenger(settings, home, address, background))
     usual = study.on_event
     study.on_event = joined(usual, notifier.take, background)
 

@@ -158,6 +158,16 @@ def search_options(function: F) -> F:
     return function
 
 
+def tracker_option(function: F) -> F:
+    """--tracker NAME: passes `tracker`, None when not given."""
+    return click.option(
+        "--tracker",
+        metavar="NAME",
+        help="Where trials are tracked, too: mlflow, tensorboard, trackio, wandb, or a plug-in.  "
+        "[default: the one in the settings, if any]",
+    )(function)
+
+
 def budget_options(function: F) -> F:
     """--hours, --trials, --dollars, --tokens: passes `limits`, those that were given."""
 

@@ -34,12 +34,14 @@ from autoresearch.engine.state import State
 from autoresearch.engine.task import Deciding, Event, Task
 from autoresearch.engine.trial import Trial, TrialStatus
 from autoresearch.engine.workspace import OWN_FOLDER, Workspace
+from autoresearch.notify import Notify
 from autoresearch.now import Now
 from autoresearch.pretraining import ARTIFACT, RULES, Pretraining
 from autoresearch.sampling import champion_writes
 from autoresearch.search_space import HINTS, validity
 from autoresearch.settings_file import read_part
 from autoresearch.task_table import read_task
+from autoresearch.trackers import Tracking
 from autoresearch.weights import Keeping, settle
 from prepare.errors import EnvironmentProblem, UsageError
 from prepare.settings import FILE_NAME, Settings
@@ -176,6 +178,11 @@ class Study:
         return self._state
 
     @property
+    def home(self) -> Path:
+        """The user's own folder, which its settings name files from."""
+        return self.root
+
+    @property
     def git_root(self) -> Path:
         """The top of its repository: the workspace itself."""
         return self.root
@@ -203,6 +210,16 @@ class Study:
     def keeping(self) -> Keeping:
         """Whose weights are kept. Raises UsageError."""
         return read_part(self.root / FILE_NAME, "weights", Keeping)
+
+    @cached_property
+    def notify(self) -> Notify:
+        """Who is told of what. Raises UsageError."""
+        return read_part(self.root / FILE_NAME, "notify", Notify)
+
+    @cached_property
+    def tracker(self) -> str | None:
+        """Where trials are tracked, too. Raises UsageError."""
+        return read_part(self.root / FILE_NAME, "tracker", Tracking).name
 
     def proposer(self, name: str, options: Mapping[str, Any]) -> Proposer:
         """The proposer of that name, `search` with what is known about train.py's constants.

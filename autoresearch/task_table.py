@@ -33,9 +33,11 @@ def read_task(path: Path, policy_name: str | None = None, confidence: float | No
     """
     document = tomllib.loads(path.read_text(encoding="utf-8"))
     _refuse_strange(document, TABLES, FILE_NAME)
+    for name, part in document.items():
+        if not isinstance(part, dict):
+            hint = f"begin it with a line [{name}]"
+            raise UsageError(f"{FILE_NAME}: {name} must be a table", hint)
     table = document.get("task", {})
-    if not isinstance(table, dict):
-        raise UsageError(f"{FILE_NAME}: task must be a table", "begin it with a line [task]")
     _refuse_strange(table, TASK_KEYS, f"{FILE_NAME}: [task]")
     policy = table.get("policy", {})
     policy = {"name": policy} if isinstance(policy, str) else policy

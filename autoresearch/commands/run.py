@@ -19,6 +19,7 @@ from autoresearch.options import (
     json_option,
     search_options,
     study_options,
+    tracker_option,
     workspace_option,
 )
 
@@ -60,12 +61,7 @@ if TYPE_CHECKING:
 )
 @search_options
 @study_options
-@click.option(
-    "--tracker",
-    metavar="NAME",
-    help="Where trials are tracked, too: mlflow, tensorboard, trackio, wandb, or a plug-in.  "
-    "[default: tracker = NAME in autoresearch.toml]",
-)
+@tracker_option
 @workspace_option
 @backend_option
 @attention_option

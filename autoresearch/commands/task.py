@@ -13,6 +13,7 @@ from autoresearch.options import (
     near,
     sandbox_option,
     search_options,
+    tracker_option,
 )
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def command() -> None:
 @budget_options
 @search_options
 @sandbox_option
+@tracker_option
 @json_option
 @click.pass_context
 def run(
@@ -69,6 +71,7 @@ def run(
     file: Path,
     once: bool,
     limits: dict[str, Any],
+    tracker: str | None,
     json_mode: bool,
     **choices: Any,
 ) -> None:
@@ -76,7 +79,8 @@ def run(
 
     The first run measures the files as they are: the baseline, and the noise. A run that was ended
     in any way goes on where it stopped. Ctrl-C once ends after the trial under way, twice at once.
-    Limits that aren't given are those of `budget` in the task file.
+    Limits that aren't given are those of `budget` in the task file, which may also say who is told
+    of keeps and trouble (`notify`) and where trials are tracked, too (`tracker`).
 
     \b
     Exit codes of --once:
@@ -90,8 +94,10 @@ def run(
     from autoresearch.commands.run import counting_costs, stopping
     from autoresearch.console import Output
     from autoresearch.narration import narrated
+    from autoresearch.notify import notifying
     from autoresearch.study import Options
     from autoresearch.taskfile.study import TaskStudy
+    from autoresearch.trackers.tracking import tracking
 
     if once and "trials" in limits:
         raise click.UsageError("--once is one trial: leave --trials out")
@@ -100,6 +106,8 @@ def run(
     with (
         narrated(out, file) as on_event,
         TaskStudy.write(task_file(file), options, on_event) as study,
+        notifying(study) as ended,
+        tracking(study, tracker),
     ):
         budget = study.task.budget.model_copy(update={**limits, **({"trials": 1} if once else {})})
         study.on_event = counting_costs(study.on_event, budget, study.loop)
@@ -108,6 +116,7 @@ def run(
         with stopping(study.loop, out), awake():
             measure_baseline(study, file)
             reason = study.loop.run(proposer, budget)
+        ended(reason)
     show_end(out, file, study, reason)
     if once:
         ctx.exit(_exit_code(study, before))

@@ -33,7 +33,9 @@ from autoresearch.engine.errors import TaskError
 from autoresearch.engine.proposers.base import AGENTS
 from autoresearch.engine.proposers.command import split_command
 from autoresearch.engine.task import Part, Task
+from autoresearch.notify import Notify
 from autoresearch.taskfile.reading import Document, YamlError, read_yaml
+from autoresearch.trackers import Tracking
 
 PLACEHOLDERS = ("program", "output", "seed")
 _NAMED = re.compile(r"\{([a-z_]+)\}")
@@ -221,6 +223,9 @@ class TaskFile(Task):
         {}, description="metrics that also matter; `results --pareto` shows the best trade-offs"
     )
 
+    notify: Notify = Notify()  # type: ignore[call-arg]
+    tracker: Tracking = Tracking()  # type: ignore[call-arg]
+
     @model_validator(mode="after")
     def _output_needs_a_runner(self) -> TaskFile:
         programs = [p for p in (self.scorer, self.holdout) if p is not None]
@@ -287,7 +292,7 @@ def schema() -> str:
     found = TaskFile.model_json_schema(mode="validation")
     # What validators take beside the type itself.
     named = [(found, "policy"), (found["$defs"]["Artifacts"], "include")]
-    named += [(found["$defs"]["Artifacts"], "exclude")]
+    named += [(found["$defs"]["Artifacts"], "exclude"), (found["$defs"]["Notify"], "command")]
     for table, key in named:
         known = table["properties"][key]
         short = {"enum": ["confirm", "greedy"]} if key == "policy" else {"type": "string"}

@@ -40,6 +40,7 @@ from autoresearch.engine.state import State
 from autoresearch.engine.task import Event, MeasureRequest
 from autoresearch.engine.trial import Replicate, Trial, TrialStatus
 from autoresearch.engine.workspace import Workspace
+from autoresearch.notify import Notify
 from autoresearch.now import Now
 from autoresearch.study import (
     CONTROL_NAME,
@@ -139,6 +140,21 @@ class TaskStudy:
     def root(self) -> Path:
         """Where the ledger is."""
         return self.place.work
+
+    @property
+    def home(self) -> Path:
+        """The user's own folder, which its settings name files from."""
+        return self.place.folder
+
+    @property
+    def notify(self) -> Notify:
+        """Who is told of what."""
+        return self.task.notify
+
+    @property
+    def tracker(self) -> str | None:
+        """Where trials are tracked, too."""
+        return self.task.tracker.name
 
     @property
     def git_root(self) -> Path:
@@ -287,7 +303,7 @@ class TaskStudy:
             "kind": "study",
             "tag": self.tag,
             "file": self.place.file.name,
-            "task": self.task.model_dump(mode="json"),
+            "task": self.task.model_dump(mode="json", exclude={"notify", "tracker"}),
             "inputs": inputs,
             "sandbox": self._tier.name,
             "versions": {"autoresearch": _version(), "python": sys.version.split()[0]},

@@ -4,16 +4,18 @@
     tracker.trial(TrackedTrial(...))
     tracker.close()
 
-`tracker = "wandb"` in autoresearch.toml, or `run --tracker wandb`. Another one is a plug-in: an
-entry point of the group `autoresearch.trackers`, a callable as `make` here. A tracker works in a
-process of its own (`autoresearch.trackers.tracking`): what it prints, imports or breaks is there.
+    [tracker]
+    name = "wandb"                        # in autoresearch.toml; or `run --tracker wandb`
+
+In a task file the table `tracker` says the same. Another one is a plug-in: an entry point of the
+group `autoresearch.trackers`, a callable as `make` here. A tracker works in a process of its own
+(`autoresearch.trackers.tracking`): what it prints, imports or breaks is there.
 """
 
 from __future__ import annotations
 
 import difflib
 import functools
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module, metadata
@@ -21,16 +23,21 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from prepare.errors import MissingTool, UsageError
-from prepare.settings import FILE_NAME
+from pydantic import Field
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from autoresearch.engine.task import Part
+from prepare.errors import MissingTool, UsageError
 
 GROUP = "autoresearch.trackers"
 BUILT_IN = ("mlflow", "tensorboard", "trackio", "wandb")  # modules here, and packages of that name
+
+
+class Tracking(Part):
+    """The table `[tracker]` of autoresearch.toml, and `tracker` of a task file."""
+
+    name: str | None = Field(
+        None, description=f"where trials are tracked, too: {', '.join(BUILT_IN)}, or a plug-in"
+    )
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,8 @@ def find_tracker(name: str) -> Found:
     Raises UsageError for an unknown one, MissingTool where its package is not installed.
     """
     if name in BUILT_IN:
-        if find_spec(name) is None:
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:  # a mere folder `wandb`, as wandb itself makes it
             raise MissingTool(
                 f"the tracker {name} is not installed", f"pip install 'autoresearch[{name}]'"
             )
@@ -111,14 +119,3 @@ def find_tracker(name: str) -> Found:
 def _make_built_in(name: str, place: Path, study: str) -> Tracker:
     tracker: Tracker = import_module(f"{__name__}.{name}").make(place, study)
     return tracker
-
-
-def tracker_setting(root: Path) -> str | None:
-    """`tracker = NAME` of the workspace in `root`, or `name` of a table. Raises UsageError."""
-    document = tomllib.loads((root / FILE_NAME).read_text(encoding="utf-8"))
-    given = document.get("tracker")
-    if isinstance(given, dict) and set(given) == {"name"}:
-        given = given["name"]
-    if given is not None and not isinstance(given, str):
-        raise UsageError(f"{FILE_NAME}: tracker is a name", 'write tracker = "tensorboard"')
-    return given

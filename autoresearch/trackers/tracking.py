@@ -1,6 +1,6 @@
 """A loop's decisions, handed to a tracker in a process of its own.
 
-    with tracking(study, "wandb"):        # None: what autoresearch.toml says, if anything
+    with tracking(study, "wandb"):        # None: what the study's settings say, if anything
         study.loop.run(...)
 
 It never holds the loop up: what a tracker is slow at waits in a queue, what it can't do is a
@@ -24,11 +24,11 @@ from autoresearch.background import Background, Undone, joined, tell
 from autoresearch.console import to_json
 from autoresearch.engine.proposers.text import clean
 from autoresearch.engine.trial import Trial
-from autoresearch.trackers import TrackedTrial, find_tracker, tracker_setting
+from autoresearch.trackers import TrackedTrial, find_tracker
 from prepare.process import kill_tree
 
 if TYPE_CHECKING:
-    from autoresearch.study import Study
+    from autoresearch.opening import AnyStudy
 
 FOLDER = "trackers"
 LAST_SECONDS = 30.0
@@ -36,9 +36,9 @@ WORDS = 2_000  # characters of an idea or a reason
 
 
 @contextmanager
-def tracking(study: Study, name: str | None = None) -> Iterator[None]:
+def tracking(study: AnyStudy, name: str | None = None) -> Iterator[None]:
     """Track what is decided inside. Raises UsageError and MissingTool before that."""
-    name = name or tracker_setting(study.root)
+    name = name or study.tracker
     if name is None:
         yield
         return
@@ -144,9 +144,9 @@ class Worker:
         return self._process
 
 
-def tracked(study: Study, trial: Trial) -> TrackedTrial:
+def tracked(study: AnyStudy, trial: Trial) -> TrackedTrial:
     """What is told of a trial."""
-    settings, champion = study.settings, study.state.champion
+    champion, conditions = study.state.champion, study.conditions
     metric = study.task.objective.metric
     numbers = {
         **trial.metrics,
@@ -167,9 +167,10 @@ def tracked(study: Study, trial: Trial) -> TrackedTrial:
         "tier": trial.tier,
         "runs": len(trial.replicates),
         "predicted": trial.predicted,
-        **{f"settings_{name}": value for name, value in settings.model_dump().items()},
+        **{f"settings_{name}": v for name, v in conditions.items() if not isinstance(v, Mapping)},
     }
-    config["settings_corpus"] = Path(str(settings.corpus)).name  # no folder of this machine
+    if "corpus" in conditions:  # no folder of this machine
+        config["settings_corpus"] = Path(str(conditions["corpus"])).name
     best = None if champion is None else study.state.trials[champion].score
     return TrackedTrial(
         study=study.tag,
@@ -179,7 +180,7 @@ def tracked(study: Study, trial: Trial) -> TrackedTrial:
         reason=clean(trial.reason)[:WORDS],
         metric=metric,
         best=best,
-        unit="seconds" if settings.token_budget is None else "tokens",
+        unit="tokens" if conditions.get("token_budget") else "seconds",
         curve=tuple(point for point in trial.curve if all(map(math.isfinite, point))),
         metrics={n: v for n, v in numbers.items() if v is not None and math.isfinite(v)},
         config={name: value for name, value in config.items() if value not in (None, "")},

@@ -15,7 +15,6 @@ from tests.unit.command_line import run
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = """
-tracker = "mlflow"
 
 [experiment]
 preset = "demo"
@@ -30,6 +29,8 @@ hours = 8
 [weights]
 keep = "none"
 some_token = "s3cret"
+[tracker]
+name = "mlflow"
 """
 
 

@@ -26,9 +26,9 @@ from autoresearch.notify import (
     find_address,
     message,
     next_morning,
-    read_notify,
 )
 from autoresearch.pretraining import Pretraining
+from autoresearch.settings_file import read_part
 from autoresearch.study import Study
 from prepare.errors import UsageError
 from prepare.settings import Settings
@@ -232,11 +232,11 @@ def test_an_address_does_not_belong_in_the_settings(
 
 def test_settings_are_checked(tmp_path: Path) -> None:
     file = tmp_path / "autoresearch.toml"
-    assert not read_notify(tmp_path).wanted
+    assert not read_part(file, "notify", Notify).wanted
     for table in ('on = ["kept"]', 'morning = "7:30"', 'morning = "24:00"', 'wehbook = "x"'):
         file.write_text(f"[notify]\n{table}\n")
         with pytest.raises(UsageError, match="notify"):
-            read_notify(tmp_path)
+            read_part(file, "notify", Notify)
 
 
 def test_bodies_are_what_the_services_take_and_mention_nobody() -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sqlite3
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,15 +16,18 @@ import pytest
 
 from autoresearch.engine.task import MeasureRequest
 from autoresearch.engine.trial import Failure, Replicate
+from autoresearch.opening import open_study
 from autoresearch.pretraining import Pretraining
 from autoresearch.study import Study
-from autoresearch.trackers import BUILT_IN, TrackedTrial, find_tracker, tracker_setting
+from autoresearch.taskfile.scaffold import make_task
+from autoresearch.trackers import BUILT_IN, TrackedTrial, find_tracker
 from autoresearch.trackers.tracking import Worker
 from prepare.errors import MissingTool, UsageError
 from prepare.settings import Settings
 from tests.unit.command_line import make_fake_workspace, run
 from tests.unit.test_notify import night
 
+TABLE = "\n[tracker]\nname = 'fake'\n"
 FAKE = """
 import json, os, time
 from dataclasses import asdict
@@ -80,8 +84,8 @@ def measure(study: Pretraining, request: MeasureRequest) -> Replicate:
     return Replicate(request.seed, score, metrics, {"total": 3.0}, score_id="i", details=details)
 
 
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str) -> Path:
-    files = {"autoresearch.toml": first + Settings().dumps()}
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str) -> Path:
+    files = {"autoresearch.toml": Settings().dumps() + table}
     return make_fake_workspace(tmp_path / "w", monkeypatch, measure, "DEPTH = 3\n", files)
 
 
@@ -91,7 +95,7 @@ def test_every_decision_is_tracked_as_it_was_recorded(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder = workspace(tmp_path, monkeypatch, 'tracker = "fake"\n')
+    folder = workspace(tmp_path, monkeypatch, TABLE)
     code, _, err = night(capsys, tmp_path, "DEPTH = 2\n", "DEPTH = 4\n", "crash = NUMBER\n")
     assert code == 0 and "tracker" not in err, err
     kept = folder / ".autoresearch" / "trackers"
@@ -126,7 +130,7 @@ def test_a_tracker_that_fails_is_told_once_and_ends_nothing(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    workspace(tmp_path, monkeypatch, "[tracker]\nname = 'fake'\n")
+    workspace(tmp_path, monkeypatch, TABLE)
     monkeypatch.setenv("FAKE", how)
     monkeypatch.setattr("autoresearch.trackers.tracking.LAST_SECONDS", 3.0)
     begun = time.monotonic()
@@ -139,18 +143,52 @@ def test_a_tracker_that_fails_is_told_once_and_ends_nothing(
 def test_what_is_not_there_is_told_before_the_night(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workspace(tmp_path, monkeypatch, "")
+    folder = workspace(tmp_path, monkeypatch, "")
     code, _, err = run(capsys, "run", "--trials", "1", "--tracker", "wandd")
     assert code == 2 and "did you mean 'wandb'" in err
-    monkeypatch.setattr("autoresearch.trackers.find_spec", lambda name: None)
+    # A folder of that name, as wandb itself makes one, is no package.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path)])
     for name in BUILT_IN:
+        (tmp_path / name).mkdir()
         with pytest.raises(MissingTool) as error:
             find_tracker(name)
         assert f"autoresearch[{name}]" in error.value.hint
-    assert tracker_setting(Path(".")) is None and not Study.read(Path(".")).state.trials
-    Path("autoresearch.toml").write_text("tracker = 7\n")
-    with pytest.raises(UsageError, match="tracker is a name"):
-        tracker_setting(Path("."))
+    study = Study.read(folder)
+    assert study.tracker is None and not study.state.trials
+    file = folder / "autoresearch.toml"
+    file.write_text('tracker = "wandb"\n' + file.read_text())
+    with pytest.raises(UsageError, match="tracker must be a table"):
+        Study.read(folder)
+
+
+def test_a_tasks_night_is_tracked_and_told(
+    fake: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "task"
+    make_task(folder)
+    code, _, err = run(capsys, "task", "run", folder, "--trials", "2", "--tracker", "wandd")
+    assert code == 2 and "did you mean 'wandb'" in err
+    took = folder / "took.jsonl"
+    tell = "import sys; open('took.jsonl', 'a').write(sys.stdin.read())"
+    with (folder / "task.yaml").open("a") as file:
+        file.write(f"notify: {{command: [python, -c, {json.dumps(tell)}], on: [keep, stop]}}\n")
+        file.write("tracker: {name: fake}\n")
+    code, _, err = run(capsys, "task", "run", folder, "--trials", "2", "--json")
+    assert code == 0 and "fake" not in err, err
+    said = [json.loads(line) for line in took.read_text().splitlines()]
+    *lines, end = (folder / "work" / "trackers" / "fake.jsonl").read_text().splitlines()
+    state = open_study(folder).state
+    assert [json.loads(line)["id"] for line in lines] == list(state.trials) and end == "closed"
+    kept = [t for t in state.trials.values() if t.status == "keep" and t.parent is not None]
+    assert [one["event"] for one in said] == ["keep"] * len(kept) + ["stop"]
+    assert "2 trials done" in said[-1]["text"] and said[-1]["standing"]["trials"] == 3
+    assert run(capsys, "notify", "--dir", folder)[0] == 0
+    assert json.loads(took.read_text().splitlines()[-1])["event"] == "test"
+    header = open_study(folder).ledger.records("study")[-1]["task"]
+    assert not {"notify", "tracker"} & header.keys(), "who is told is no part of the record"
 
 
 # -- the real ones, where they are installed -----------------------------------------------------
