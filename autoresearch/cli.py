@@ -51,6 +51,7 @@ COMMANDS = {
     "verify": "check the ledger, and git against it",
     "export": "the best train.py, and a patch per kept idea",
     "task": "the same for any artifact with a score, by a task file",
+    "cluster": "the file that starts a study on Slurm, Kubernetes ...",
     "mcp": "the same for agents that speak MCP",
     "completion": "let the shell complete words at TAB",
     "clean": "what the cache holds; remove what can be made again",
