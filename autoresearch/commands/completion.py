@@ -41,6 +41,8 @@ def command(shell: str | None, json_mode: bool) -> None:
     if found is None:
         raise click.UsageError(f"which shell? Name one of {', '.join(SHELLS)}")
     source = found(cli, {}, "autoresearch", COMPLETING).source()
+    if name == "fish":  # a line is a kind, a comma, and the rest: click cuts help at its commas
+        source = source.replace('string split ","', 'string split -m 1 ","')
     if json_mode:
         Output(True).result({"shell": name, "script": source}, then=[INSTALL[name]])
     else:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -80,13 +83,20 @@ def test_a_key_loads_no_framework(ledger: Path) -> None:
     assert done.stdout.split() == ["plain,2", "plain,1", "plain,0"], done.stderr
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
-def test_in_bash_itself(ledger: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def env(ledger: Path, tmp_path: Path) -> dict[str, str]:
+    """Variables of a shell that finds our program, and is in the ledger's folder."""
     place = tmp_path / "bin"
     place.mkdir()
     program = place / "autoresearch"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m autoresearch.cli "$@"\n')
     program.chmod(0o755)
+    env = {key: value for key, value in os.environ.items() if key != cli.COMPLETING}
+    return {**env, "PATH": f"{place}{os.pathsep}{env['PATH']}", "TERM": "dumb"}
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_in_bash_itself(env: dict[str, str]) -> None:
     script = (
         'eval "$(autoresearch completion bash)"\n'
         "complete -p autoresearch\n"
@@ -94,12 +104,68 @@ def test_in_bash_itself(ledger: Path, tmp_path: Path) -> None:
         "_autoresearch_completion autoresearch\n"
         'echo "offered: ${COMPREPLY[*]}"\n'
     )
-    env = {key: value for key, value in os.environ.items() if key != cli.COMPLETING}
-    env["PATH"] = f"{place}{os.pathsep}{env['PATH']}"
     command = ["bash", "--noprofile", "--norc", "-c", script]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert "_autoresearch_completion" in done.stdout, done.stderr
     assert done.stdout.splitlines()[-1] == "offered: presets", done.stderr
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="no fish here")
+def test_in_fish_itself(env: dict[str, str]) -> None:
+    asked = ("pres", "status --js", "init --preset dem", "show ")
+    script = "autoresearch completion fish | source\n"
+    script += "".join(f"complete -C 'autoresearch {words}'; echo @\n" for words in asked)
+    command = ["fish", "--no-config", "-c", script]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    names, options, presets, trials, _ = done.stdout.split("@\n")
+    assert names.startswith("presets\tlist the presets") and names.count("\n") == 1, done.stderr
+    assert options == "--json\tJSON on stdout, for programs\n", "whole, whatever commas are in it"
+    assert presets.startswith("demo\t")
+    assert [line.split("\t")[0] for line in trials.splitlines()] == ["0", "1", "2"]
+
+
+# Types words and TAB, then has zsh print the line as it stands.
+IN_ZSH = r"""
+PROMPT= RPROMPT=; autoload -Uz compinit; compinit -D -u; LISTMAX=1000
+eval "$(autoresearch completion zsh)"
+tell() { print -r -- "line{$BUFFER}"; BUFFER= }; zle -N tell; bindkey '^X' tell; print rea''dy
+"""
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh here")
+def test_in_zsh_itself(env: dict[str, str]) -> None:
+    import pty
+
+    zsh, terminal = pty.fork()
+    if zsh == 0:
+        os.execvpe("zsh", ["zsh", "-f", "-i"], env)
+    try:
+        os.write(terminal, IN_ZSH.encode())
+        until(terminal, "ready\r\n")
+
+        def line(words: str) -> tuple[str, str]:
+            os.write(terminal, f"autoresearch {words}\t\x18".encode())
+            listed, _, rest = until(terminal, "}").rpartition("line{autoresearch ")
+            return rest.partition("}")[0].strip(), listed
+
+        assert line("pres")[0] == "presets"
+        assert line("status --js")[0] == "status --json"
+        assert line("init --preset dem")[0] == "init --preset demo"
+        listed = line("show ")[1]
+        assert "2  -- keep a  2" in listed and "1  -- discard a  1" in listed
+    finally:
+        os.kill(zsh, signal.SIGKILL)
+        os.waitpid(zsh, 0)
+        os.close(terminal)
+
+
+def until(terminal: int, mark: str, seconds: float = 60.0) -> str:
+    """What a terminal shows, up to this mark."""
+    shown, ends_at = "", time.monotonic() + seconds
+    while mark not in shown:
+        assert select.select([terminal], [], [], ends_at - time.monotonic())[0], shown
+        shown += os.read(terminal, 65_536).decode("utf-8", "replace")
+    return shown
 
 
 @pytest.mark.parametrize("shell", SHELLS)
