@@ -119,7 +119,7 @@ def test_in_fish_itself(env: dict[str, str]) -> None:
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     names, options, presets, trials, _ = done.stdout.split("@\n")
     assert names.startswith("presets\tlist the presets") and names.count("\n") == 1, done.stderr
-    assert options == "--json\tJSON on stdout, for programs\n", "whole, whatever commas are in it"
+    assert options == "--json\tJSON on stdout, for programs.\n", "whole, whatever commas are in it"
     assert presets.startswith("demo\t")
     assert [line.split("\t")[0] for line in trials.splitlines()] == ["0", "1", "2"]
 
