@@ -5,7 +5,8 @@
     for document in corpus.documents("train"): ...
 
 A corpus is `embedded` (generated), `climbmix` or `tinystories` (downloaded), or the path of a
-file or folder of parquet, jsonl or txt, whose rules files.py tells.
+file or folder of parquet, jsonl or txt, whose rules files.py tells. On a machine that was given
+another one's tokens it is `prepared:FINGERPRINT`, and has no text.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ VAL_SHARE, VAL_BYTES = 0.1, 4_000_000
 # The text is one and the same for everyone: the settings' seed is that of weights and rows.
 EMBEDDED_SEED = 0
 EMBEDDED_SAMPLE = 4_000_000
+PREPARED = "prepared:"  # and the fingerprint of the corpus that the tokens were made from
 
 
 class Corpus(ABC):
@@ -82,6 +84,8 @@ def open_corpus(settings: Settings) -> Corpus:
         return EmbeddedCorpus(settings.corpus_bytes)
     if name in HUB_CORPORA:
         return HubCorpus(HUB_CORPORA[name], settings.shards)
+    if name.startswith(PREPARED):
+        return PreparedCorpus(name.removeprefix(PREPARED))
     path = Path(name).expanduser()
     known = [EmbeddedCorpus.name, *HUB_CORPORA]
     if not path.exists() and len(path.parts) == 1:
@@ -228,6 +232,34 @@ class HubCorpus(Corpus):
             for text in read_parquet(self.folder / part.file, part.first, part.last):
                 if text := clean(text):
                     yield text
+
+
+class PreparedCorpus(Corpus):
+    """A corpus whose tokens were brought here from another machine, without the text."""
+
+    def __init__(self, fingerprint: str) -> None:
+        """`fingerprint` as it is where the text is."""
+        self.name = f"{PREPARED}{fingerprint}"
+
+    @property
+    def fingerprint(self) -> str:
+        """See Corpus."""
+        return self.name.removeprefix(PREPARED)
+
+    @property
+    def train_bytes(self) -> int:
+        """See Corpus. Raises NoData."""
+        raise self._absent()
+
+    def documents(self, split: str) -> Iterator[str]:
+        """See Corpus. Raises NoData."""
+        raise self._absent()
+
+    def _absent(self) -> NoData:
+        return NoData(
+            f"the tokens of the corpus {self.fingerprint} are not on this machine, nor is its text",
+            "bring them from where they were prepared",
+        )
 
 
 class LocalCorpus(Corpus):

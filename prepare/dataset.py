@@ -58,6 +58,22 @@ def prepare_dataset(settings: Settings, on_event: Event | None = None) -> Datase
     return _Preparation(settings, on_event or ignore_event).run()
 
 
+def prepared_files(settings: Settings) -> tuple[str, Path, list[Path]]:
+    """What `prepare_dataset` has prepared: the corpus' fingerprint, and the files in their folder.
+
+    With these in its cache another machine needs no text, see `prepare.corpus.PreparedCorpus`.
+    """
+    made = _Preparation(settings, ignore_event)
+    made._open()
+    stores = [made._store(split) for split in ("train", "val")]
+    names = ("store.json", "tokens.bin", "offsets.npy", "floor.json")
+    paths = [made.folder / "tokenizer.json"]
+    for store in stores:
+        paths += [store / name for name in names]
+        paths += sorted((store / f"rows-{settings.max_seq_len}").iterdir())
+    return made.corpus.fingerprint, made.folder, [path for path in paths if path.is_file()]
+
+
 class _Preparation:
     def __init__(self, settings: Settings, on_event: Event) -> None:
         self.settings, self.on_event = settings, on_event

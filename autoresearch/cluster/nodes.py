@@ -1,0 +1,163 @@
+"""What devices a cluster has, by kind, and how many of them each study may take.
+
+    nodes = nodes_of(ray.nodes())
+    slots(nodes)                          # {"h100": 8, "cpu": 1}
+    share(8, {"01": None, "02": 2}, "01", turn=0)      # 6
+
+Nothing here asks Ray: it works on what Ray answered.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prepare.errors import UsageError
+
+KIND_LABEL = "autoresearch.kind"  # a node's label that names its kind, whatever Ray found there
+TYPE_LABEL = "ray.io/accelerator-type"
+TYPE_RESOURCE = "accelerator_type:"
+NAMESPACE = "autoresearch"  # all studies' actors are in it, so that they see each other
+DRIVER, WORKER = "driver", "worker"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One living node: its kind of device, and how many runs it can make at the same time."""
+
+    id: str
+    host: str
+    kind: str
+    slots: int
+    cpus: float  # what one slot takes of Ray's resources
+    gpus: float
+
+
+def nodes_of(found: Iterable[Mapping[str, Any]]) -> list[Node]:
+    """The living nodes that can make runs, from `ray.nodes()`, in a fixed order."""
+    nodes = [_node(each) for each in found if each.get("Alive")]
+    return sorted((node for node in nodes if node.slots), key=lambda node: (node.host, node.id))
+
+
+def _node(found: Mapping[str, Any]) -> Node:
+    """One slot per accelerator, which leaves the processors to whoever needs them; without one,
+    the node is a slot and takes them all, since two would slow each other down."""
+    resources: Mapping[str, float] = found.get("Resources", {})
+    gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 0.0)
+    slots = gpus if gpus else int(cpus >= 1)
+    return Node(
+        id=str(found["NodeID"]),
+        host=str(found.get("NodeManagerHostname", "")),
+        kind=_kind(found.get("Labels") or {}, resources),
+        slots=slots,
+        cpus=min(1.0, cpus) if gpus else cpus,
+        gpus=1.0 if gpus else 0.0,
+    )
+
+
+def _kind(labels: Mapping[str, str], resources: Mapping[str, float]) -> str:
+    if KIND_LABEL in labels:
+        return labels[KIND_LABEL]
+    if not resources.get("GPU"):
+        return "cpu"
+    types = [name.removeprefix(TYPE_RESOURCE) for name in resources if TYPE_RESOURCE in name]
+    return (labels.get(TYPE_LABEL) or next(iter(sorted(types)), "gpu")).lower()
+
+
+def slots(nodes: Sequence[Node]) -> dict[str, int]:
+    """How many by kind: accelerators before processors, the more numerous before the others."""
+    found: dict[str, int] = {}
+    for node in nodes:
+        found[node.kind] = found.get(node.kind, 0) + node.slots
+    plain = {node.kind for node in nodes if not node.gpus}
+    return dict(sorted(found.items(), key=lambda item: (item[0] in plain, -item[1], item[0])))
+
+
+def known_kind(wanted: str, nodes: Sequence[Node]) -> str:
+    """The kind that was asked for; "" is the first there is. Raises UsageError naming them all."""
+    kinds = slots(nodes)
+    if not kinds:
+        raise UsageError("the cluster has no node that could make a run", "see `ray status`")
+    if not wanted:
+        return next(iter(kinds))
+    name = wanted.lower() if wanted not in kinds else wanted
+    if name in kinds:
+        return name
+    close = difflib.get_close_matches(name, kinds, 1)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    there = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
+    raise UsageError(f"the cluster has no device of the kind {wanted!r}", f"{guess}It has {there}")
+
+
+# -- what the names of actors say -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A study at work, as the name of its own actor tells it. most: None for no limit."""
+
+    job: str
+    tag: str
+    kinds: tuple[str, ...]
+    most: int | None
+
+    @property
+    def name(self) -> str:
+        """The name of its actor, which lives exactly as long as the study's process."""
+        return json.dumps([DRIVER, self.job, self.tag, list(self.kinds), self.most])
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A worker of a study: on which node, for which kind, the how manieth."""
+
+    job: str
+    tag: str
+    kind: str
+    node: str
+    number: int
+
+    @property
+    def name(self) -> str:
+        """The name of its actor."""
+        return json.dumps([WORKER, self.job, self.tag, self.kind, self.node, self.number])
+
+
+def read_names(names: Iterable[str]) -> tuple[list[Driver], list[Seat]]:
+    """Who is there, from the names of all actors in our namespace; strange names are left out."""
+    drivers: list[Driver] = []
+    seats: list[Seat] = []
+    for name in names:
+        try:
+            role, job, tag, *rest = json.loads(name)
+            if role == DRIVER:
+                kinds, most = rest
+                drivers.append(Driver(job, tag, tuple(kinds), most))
+            elif role == WORKER:
+                seats.append(Seat(job, tag, *rest))
+        except (ValueError, TypeError):
+            continue
+    return drivers, seats
+
+
+def share(total: int, limits: Mapping[str, int | None], me: str, turn: int) -> int:
+    """How many of `total` slots the study `me` may take, of those that are named in `limits`.
+
+    All get one in turn until the slots are spent or everybody has as many as it wants (its limit).
+    `turn` says who begins: it is raised as time passes, so that what can't be divided goes round.
+    """
+    order = sorted(limits)
+    first = turn % len(order)
+    order = order[first:] + order[:first]
+    given = dict.fromkeys(order, 0)
+    while total > 0:
+        hungry = [job for job in order if given[job] < (limits[job] or total + given[job])]
+        if not hungry:
+            break
+        for job in hungry[:total]:
+            given[job] += 1
+        total -= min(total, len(hungry))
+    return given[me]
