@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from autoresearch.engine.ledger import Ledger
 from autoresearch.sampling import TEXT_NAME
@@ -432,3 +433,29 @@ def test_a_taken_port_is_an_error_and_so_is_a_folder_without_a_study(
     code = cli.run(["dashboard", str(small.folder), "--port", str(small.port), "--no-open"])
     assert code == 4 and "--port" in capsys.readouterr().err
     assert cli.run(["dashboard", str(small.folder.parent / "nowhere"), "--no-open"]) == 2
+
+
+def test_the_documentation_is_searched_from_the_disk(browser: Any, tmp_path: Path) -> None:
+    """Where a browser starts no worker: the theme's search with our frame in its place."""
+    pytest.importorskip("material", reason="no mkdocs-material: pip install '.[docs]'")
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+
+    root = Path(__file__).resolve().parents[2]
+    settings = yaml.safe_load((root / "mkdocs.yml").read_text(encoding="utf-8"))
+    pages = tmp_path / "docs"
+    pages.mkdir()
+    (pages / "index.md").write_text("# Start\n\nthe entropy of a text\n")
+    shutil.copy(root / "docs" / "iframe-worker.js", pages)
+    kept = {name: settings[name] for name in ("site_name", "theme", "use_directory_urls", "extra")}
+    plugins = [name for name in settings["plugins"] if isinstance(name, str)]
+    (tmp_path / "mkdocs.yml").write_text(json.dumps({**kept, "plugins": plugins}))
+    build(load_config(str(tmp_path / "mkdocs.yml")))
+    context = browser.new_context()
+    page, asked = context.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((tmp_path / "site" / "index.html").as_uri())
+    page.fill("input[name=query]", "entropy")
+    page.wait_for_selector(".md-search-result__item mark:has-text('entropy')", state="attached")
+    assert all(url.startswith(("file:", "about:")) for url in asked), asked
+    context.close()
