@@ -60,28 +60,32 @@ def _comparable(records: list[dict[str, Any]]) -> bool:
 
 
 def _scores(state: State) -> Iterator[Finding]:
-    """A trial's parent must be a kept trial before it."""
+    """A trial's parent must be a kept trial that was decided before it; ids tell no order."""
+    decided: set[int] = set()
+    kept: set[int] = set()
     for trial in state.trials.values():
-        parent = state.trials.get(BASELINE if trial.parent is None else trial.parent)
-        if parent is None or parent.id > trial.id or parent.status is not TrialStatus.KEEP:
+        if trial.parent is not None and trial.parent not in kept:
             yield Finding("ledger", f"trial {trial.id} names {trial.parent} as its champion")
-        start = trial.start
-        if start is not None and not _was_champion(state.trials.get(start), trial):
-            yield Finding("ledger", f"trial {trial.id} names {start} as where it began")
+        if trial.parent is None and trial.id != BASELINE:
+            yield Finding("ledger", f"trial {trial.id} names no champion")
+        if trial.start is not None and trial.start not in kept:
+            yield Finding("ledger", f"trial {trial.id} names {trial.start} as where it began")
+        for rival in trial.won_against:
+            if rival not in kept:
+                yield Finding("ledger", f"trial {trial.id} names {rival} as a champion it met")
         for member in trial.combines:
-            if member not in state.trials or member >= trial.id:
+            if member not in decided:
                 yield Finding("ledger", f"trial {trial.id} names {member} as a member")
-
-
-def _was_champion(earlier: Trial | None, trial: Trial) -> bool:
-    return earlier is not None and earlier.id < trial.id and earlier.status is TrialStatus.KEEP
+        decided.add(trial.id)
+        if trial.status is TrialStatus.KEEP:
+            kept.add(trial.id)
 
 
 def _refs(study: AnyStudy, state: State) -> Iterator[Finding]:
     """Every trial's commit, of those that weren't kept too, is reachable, and there are no more."""
     refs = StudyRefs(open_repository(study.git_root), study.tag)
     commits = refs.trial_commits()
-    lost = sorted(set(commits) - set(state.trials))
+    lost = sorted(set(commits) - {*state.trials, *state.begun})
     if lost and not state.trials:
         numbers = ", ".join(map(str, lost))
         text = f"git has trials {numbers} of {study.tag}, and {study.ledger.path.name} has none"
@@ -93,7 +97,7 @@ def _refs(study: AnyStudy, state: State) -> Iterator[Finding]:
         )
     unnamed = {
         trial.id: trial.commit
-        for trial in state.trials.values()
+        for trial in (*state.trials.values(), *state.begun.values())
         if trial.commit and trial.id != BASELINE and commits.get(trial.id) != trial.commit
     }
     gone = refs.lost(unnamed)

@@ -85,6 +85,13 @@ def diff_hash(change: Change) -> str:
     return state_hash(change.meaning)
 
 
+def edited(change: Change, before: Mapping[str, bytes]) -> dict[str, bytes]:
+    """All artifacts after an edit, given those before it."""
+    files: dict[str, bytes | None] = {**before}
+    files.update({file.path: file.new for file in change.files})
+    return {path: data for path, data in files.items() if data is not None}
+
+
 def base_hash(change: Change) -> str:
     """The same of the program that was edited."""
     return state_hash(change.base_meaning)

@@ -11,7 +11,7 @@ near-missed together is a near-miss like any other, and may go together with the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,16 +65,20 @@ class Combination:
         return Proposal(self.description, cost=NO_COST, details={"proposer": NAME})
 
 
-def near_misses(state: State, objective: Objective, least: float = 0.0) -> list[Trial]:
+def near_misses(
+    state: State, objective: Objective, least: float = 0.0, under_way: Iterable[Trial] = ()
+) -> list[Trial]:
     """Trials that were discarded though better by their estimate, the largest effect first.
 
-    Those that a combination held already are left out, and those of another score id than the
-    champion's: their effects don't compare. So are effects below `least`, in the score's unit.
+    Those that a combination held already, or one `under_way` holds, are left out, and those of
+    another score id than the champion's: their effects don't compare. So are effects below `least`,
+    in the score's unit.
     """
     if state.champion is None:
         return []
     score_id = state.trials[state.champion].score_id
-    held = {member for trial in state.trials.values() for member in trial.combines}
+    combined = (*state.trials.values(), *under_way)
+    held = {member for trial in combined for member in trial.combines}
     found = [
         (abs(trial.delta), trial)
         for trial in state.trials.values()
@@ -132,7 +136,16 @@ def _with(
     """`files` with a trial's edit merged in, None if they conflict."""
     commit = str(trial.commit)
     before = workspace.artifacts(workspace.parent(commit), task)
-    after = workspace.artifacts(commit, task)
+    return merged_with(workspace, files, before, workspace.artifacts(commit, task))
+
+
+def merged_with(
+    workspace: Workspace,
+    files: Mapping[str, bytes],
+    before: Mapping[str, bytes],
+    after: Mapping[str, bytes],
+) -> dict[str, bytes] | None:
+    """`files` with the edit that led from `before` to `after`, None where the two conflict."""
     merged = dict(files)
     for path in sorted({*before, *after}):
         base, theirs, ours = before.get(path), after.get(path), files.get(path)

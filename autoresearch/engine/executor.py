@@ -22,6 +22,7 @@ from autoresearch.engine.task import Measure, MeasureRequest
 from autoresearch.engine.trial import Replicate
 
 LOST = "lost"  # the kind of failure of a run that no worker brought to its end
+BEGUN = "begun"  # the event that a device has taken a run up, the first of its events; no data
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Done:
 class Executor(Protocol):
     """Makes runs, each on a device of its own.
 
-    A run's events (`request.on_event`) are delivered inside `collect`, in the caller's thread.
+    A run's events (`request.on_event`) are delivered inside `collect`, in the caller's thread;
+    BEGUN is the first, also of a run that is made again.
     `request.folder` must stay as it is until the run is collected; what the run leaves is in
     `request.run_dir` on this machine by then.
     """
@@ -99,6 +101,7 @@ class Inline:
         if not self._queue:
             return []
         ticket, request = self._queue.popleft()
+        request.on_event(BEGUN, {})
         return [Done(ticket, self._measure(request))]
 
     def cancel(self, ticket: int) -> None:

@@ -39,8 +39,13 @@ def former_champions(state: State, objective: Objective) -> list[Trial]:
     return [trial for _, trial in ranked]
 
 
-def start_of(state: State, objective: Objective, size: int) -> Trial | None:
-    """The former champion at which the next proposal begins, None for the champion itself."""
+def start_of(state: State, objective: Objective, size: int, ahead: int = 0) -> Trial | None:
+    """The former champion at which the next proposal begins, None for the champion itself.
+
+    ahead: proposals that were asked for before and haven't come.
+    """
+    if size <= 1:
+        return None
     others: Sequence[Trial] = former_champions(state, objective)[: size - 1]
-    turn, other = divmod(state.proposals, 2)
+    turn, other = divmod(state.proposals + ahead, 2)
     return others[turn % len(others)] if others and other else None

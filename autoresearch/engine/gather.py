@@ -80,6 +80,10 @@ class Gatherer:
                 taken.contents[path] = self._git.blob(entry.oid)
         return self._change(base, self._git.tree(base), task, taken)
 
+    def from_artifacts(self, files: Mapping[str, bytes], base: str, task: Task) -> Change:
+        """The edit of a commit after which its artifacts are these."""
+        return self._change(base, self._git.tree(base), task, _Taken(contents=dict(files)))
+
     def artifacts(self, commit: str, task: Task) -> dict[str, bytes]:
         """The artifacts of a commit, as stored, by path."""
         return {

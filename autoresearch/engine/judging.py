@@ -1,22 +1,26 @@
 """Judging one edit: hold it against the rules, measure it as far as the policy asks, decide.
 
     judge = Judge(task, workspace, state, policy, runs, rules, prune=True)
-    first = judge.baseline()                          # the program as it stands, on several seeds
-    trial, change = judge.judge(trial, scratch)       # what a proposer left in a scratch copy
+    first = yield from judge.baseline()                # the program as it stands, on several seeds
+    trial, change = judge.take(trial, scratch)         # what a proposer left in a scratch copy
+    trial = yield from judge.judge(trial, change)      # against the champion that is its parent
 
-Nothing here is recorded or kept: the loop does that with what comes back.
+What measures is a generator of the runs that it needs: see `engine/steps.py`. Nothing here is
+recorded or kept: the loop does that with what comes back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from autoresearch.engine.change import Change, champion_message, check, diff_hash
+from autoresearch.engine.change import Change, champion_message, check, diff_hash, edited
+from autoresearch.engine.combining import merged_with
 from autoresearch.engine.errors import ChampionMoved, Rejected, StudyStopped
 from autoresearch.engine.evidence import Evidence
+from autoresearch.engine.executor import LOST
 from autoresearch.engine.measuring import (
     DISTURBED_RETRIES,
     Runs,
@@ -27,10 +31,12 @@ from autoresearch.engine.measuring import (
 )
 from autoresearch.engine.noise import Noise
 from autoresearch.engine.pausing import champion_fails
-from autoresearch.engine.policy import Policy
+from autoresearch.engine.policy import Decision, Policy
+from autoresearch.engine.stage import CONFIRM, Stage
 from autoresearch.engine.state import BASELINE, State, scores
+from autoresearch.engine.steps import Steps, Wanted, made
 from autoresearch.engine.task import Task
-from autoresearch.engine.trial import Replicate, Trial, TrialStatus
+from autoresearch.engine.trial import Failure, Replicate, Trial, TrialStatus
 from autoresearch.engine.workspace import Workspace
 
 PRUNED = "pruned"  # the kind of failure of a run that was stopped as hopeless
@@ -42,6 +48,9 @@ class Judge:
 
     rules: kinds of failure that mean a broken rule (`rejected`) rather than a broken program
     (`crash`). prune: stop a candidate's first run when it can't catch up with the champion.
+    in_flight: trials under way, by id: their programs are not measured twice. screen: where a
+    candidate is sorted out first, on the way to `confirm`. baseline_runs: at least so many seeds of
+    the baseline.
     """
 
     task: Task
@@ -51,6 +60,10 @@ class Judge:
     runs: Runs
     rules: frozenset[str] = frozenset()
     prune: bool = False
+    in_flight: Mapping[int, Trial] = field(default_factory=dict)
+    screen: Stage | None = None
+    confirm: Stage = CONFIRM
+    baseline_runs: int = 0
 
     @property
     def champion(self) -> Trial:
@@ -79,17 +92,29 @@ class Judge:
 
     # The champion ----------------------------------------------------------------------------
 
-    def baseline(self) -> Trial:
+    def baseline(self) -> Steps[Trial]:
         """The program as it stands, on several seeds. Raises StudyStopped if it fails."""
-        seeds = range(self.task.policy.noise_seeds)
+        seeds = range(max(self.task.policy.noise_seeds, self.baseline_runs))
         with self.program(self.workspace.champion_commit, BASELINE, "baseline") as program:
-            runs = tuple(self.runs.measure(program, BASELINE, seed, "baseline") for seed in seeds)
-        broken = next((run.failure for run in runs if run.failure), None)
+            wanted = [
+                Wanted(program, BASELINE, seed, stage.own[0], kind=stage.kind)
+                for stage in filter(None, (self.screen, self.confirm))
+                for seed in seeds
+            ]
+            got = yield from made(wanted, lambda place, run: run.failure is not None)
+        broken = got[-1].failure
         if broken is not None:
+            lost = broken.kind == LOST
             raise StudyStopped(
-                f"the program fails before anything was changed: {broken.phase}: {broken.message}",
-                "mend it, see that `autoresearch train` gives a score, and start again",
+                f"the baseline's run was lost: {broken.message}"
+                if lost
+                else "the program fails before anything was changed: "
+                f"{broken.phase}: {broken.message}",
+                "see that the devices stay up, and start again"
+                if lost
+                else "mend it, see that `autoresearch train` gives a score, and start again",
             )
+        screening, runs = tuple(got[: -len(seeds)]), tuple(got[-len(seeds) :])
         calm = [run for run in runs if not run.disturbed]
         reason = f"baseline, measured on {len(runs)} seeds"
         if len(calm) < len(runs):
@@ -105,23 +130,19 @@ class Judge:
                 commit=self.workspace.champion_commit,
                 diff_hash=self.workspace.champion_hash(self.task),
                 replicates=runs,
+                screening=screening,
             ),
             calm or runs,
         )
 
-    def measure_champion(
-        self, number: int, seeds: Sequence[int], label: str = "champion"
-    ) -> list[Replicate]:
-        """The champion on more seeds, up to the first on which it, which ran before, fails."""
-        runs: list[Replicate] = []
-        if not seeds:
-            return runs
-        with self.program(self.workspace.champion_commit, number, "champion") as program:
-            for seed in seeds:
-                runs.append(self.runs.measure(program, number, seed, label))
-                if runs[-1].failure is not None:
-                    break
-        return runs
+    def check_champion(self) -> Steps[Failure | None]:
+        """Run the champion once more, on a seed that it ran on before; how it failed, if it did."""
+        champion = self.champion
+        seed = champion.replicates[0].seed
+        with self.program(self.workspace.champion_commit, champion.id, "champion") as program:
+            kind = self.confirm.kind
+            runs = yield from made([Wanted(program, champion.id, seed, "check", kind=kind)])
+        return runs[0].failure
 
     def refuse_moved(self) -> None:
         """Raises ChampionMoved if the branch holds another program than the champion's."""
@@ -138,23 +159,67 @@ class Judge:
 
     # An edit ---------------------------------------------------------------------------------
 
-    def judge(self, trial: Trial, scratch: Path) -> tuple[Trial, Change | None]:
-        """Check, measure and decide what is in `scratch`; None for what broke a rule unmeasured."""
+    def take(self, trial: Trial, scratch: Path) -> tuple[Trial, Change | None]:
+        """Take back what is in `scratch` and check it; None for what breaks a rule."""
         try:
             change = self.workspace.collect(scratch, self.task)
             own = self._own(change, trial)
             check(own, self.task)
             if self.task.mutation.refuse_known:
-                self._refuse_known(change, own)
+                if own.means_nothing:
+                    raise Rejected("no-effect", "only comments, layout or local names differ")
+                self._refuse_known(change, trial)
         except Rejected as rejected:
             reason = f"{rejected.rule}: {rejected.message}"
             return replace(trial, status=TrialStatus.REJECTED, reason=reason), None
-        (self.runs.folder(trial.id) / "change.diff").write_text(change.diff, encoding="utf-8")
+        return replace(trial, diff_hash=diff_hash(change), diff_stat=change.stat), change
+
+    def moved(self, trial: Trial, change: Change) -> Change | None:
+        """The same edit on the present champion; None where the two conflict.
+
+        Raises Rejected for what has nothing to add to that champion, or was tried there.
+        """
+        base = self.workspace.champion_commit
+        files = self.workspace.artifacts(base, self.task)
+        before = self.workspace.artifacts(change.base, self.task)
+        merged = merged_with(self.workspace, files, before, edited(change, before))
+        if merged is None:
+            return None
+        found = self.workspace.edit(merged, base, self.task)
+        if found.means_nothing:
+            raise Rejected("no-effect", f"trial {self.champion.id}, the champion by now, has it")
+        if self.task.mutation.refuse_known:
+            self._refuse_known(found, trial)
+        return found
+
+    def judge(self, trial: Trial, change: Change) -> Steps[Trial]:
+        """Measure and decide, against the champion that is the trial's parent."""
         trial = replace(trial, diff_hash=diff_hash(change), diff_stat=change.stat)
+        (self.runs.folder(trial.id) / "change.diff").write_text(change.diff, encoding="utf-8")
         # What runs is the change alone: nothing else that a proposer left comes along.
         with self.program(change, trial.id) as program:
-            trial = self._decide(trial, program, code_lines_delta(change))
-        return replace(trial, warning=self._warning(trial)), change
+            if self.screen is not None and not trial.won_against:
+                trial, decision = yield from self._compare(trial, change, program, self.screen)
+                if decision is None or decision.action == "discard":
+                    if decision is not None:
+                        reason = f"screened out: {decision.reason}"
+                        trial = self._decided(trial, decision, TrialStatus.DISCARD, reason)
+                    return measured(trial, trial.replicates)
+            trial, decision = yield from self._compare(trial, change, program, self.confirm)
+        if decision is not None:
+            trial = self._decided(trial, decision, TrialStatus(decision.action), decision.reason)
+        trial = measured(trial, trial.replicates)
+        return replace(trial, warning=self._warning(trial))
+
+    def _decided(self, trial: Trial, decision: Decision, status: TrialStatus, reason: str) -> Trial:
+        sign = -1.0 if self.task.objective.direction == "minimize" else 1.0
+        return replace(
+            trial,
+            status=status,
+            reason=reason,
+            delta=None if decision.delta is None else sign * decision.delta,
+            confidence=decision.confidence,
+        )
 
     def _own(self, change: Change, trial: Trial) -> Change:
         """The edit as its proposer made it: of the program that it was given to edit."""
@@ -164,65 +229,100 @@ class Judge:
         return self.workspace.seen_from(change, commit, self.task)
 
     def _warning(self, trial: Trial) -> str:
-        champion = (*self.champion.replicates, *trial.champion_replicates)
+        parent = self._parent(trial)
+        champion = (*parent.replicates, *trial.champion_replicates)
         warnings = (
             slow_start(trial.replicates, champion),
             other_conditions(trial.replicates, champion),
         )
         return "; ".join(filter(None, warnings))
 
-    def _refuse_known(self, change: Change, own: Change) -> None:
+    def _parent(self, trial: Trial) -> Trial:
+        """The champion that a trial is held against."""
+        return self.champion if trial.parent is None else self.state.trials[trial.parent]
+
+    def _refuse_known(self, change: Change, trial: Trial) -> None:
         """Refuse what would cost a run and teach nothing. Raises Rejected."""
-        if own.means_nothing:
-            raise Rejected("no-effect", "only comments, layout or local names differ")
-        known = self.state.seen.get(diff_hash(change))
-        if known is not None:
+        name = diff_hash(change)
+        known = self.state.seen.get(name)
+        if known is not None and known != trial.id:
             earlier = self.state.trials[known]
             raise Rejected(
                 "duplicate",
                 f"the same program as trial {known} ({earlier.status}: {earlier.description})",
             )
+        for other in self.in_flight.values():
+            if other.diff_hash == name and other.id != trial.id:
+                raise Rejected(
+                    "duplicate",
+                    f"the same program as trial {other.id}, which is under way "
+                    f"({other.description})",
+                )
 
-    def _decide(self, trial: Trial, program: Path, lines_delta: int) -> Trial:
-        """Run the candidate, and the champion where it is thin, until the policy decides."""
-        champion = self.champion
+    # Measuring -------------------------------------------------------------------------------
+
+    def _compare(
+        self, trial: Trial, change: Change, program: Path, stage: Stage
+    ) -> Steps[tuple[Trial, Decision | None]]:
+        """Run the candidate, and the champion where it is thin, until the policy decides.
+
+        No decision where something else settles it: the trial then says what. A stage that screens
+        ends where more runs of the candidate are asked for: it is promising.
+        """
+        lines_delta = code_lines_delta(change)
         runs: list[Replicate] = []
         repeats: list[Replicate] = []
+        spent = trial.extra_runs + len(trial.screening) + len(trial.champion_screening)
         while True:
-            decision = self.policy.decide(self._evidence(trial, runs, repeats, lines_delta))
-            if decision.action != "measure":
-                break
-            for seed in decision.candidate_seeds:
-                curves = self.runs.curves(champion.id) if self.prune and not runs else ()
-                runs.append(self.runs.measure(program, trial.id, seed, "candidate", curves))
-                ended = self._ended_early(trial, runs, repeats)
-                if ended is not None:
-                    return ended
-            again = self.measure_champion(trial.id, decision.champion_seeds)
-            repeats += again
-            why = next(filter(None, map(_unusable, again)), "")
+            decision = self.policy.decide(self._evidence(trial, runs, repeats, lines_delta, stage))
+            promising = stage.screens and runs and decision.candidate_seeds
+            if decision.action != "measure" or promising:
+                return trial, decision
+            count = len(decision.candidate_seeds)
+            got = yield from self._round(trial, change, program, stage, decision, not runs)
+            runs, repeats = [*runs, *got[:count]], [*repeats, *got[count:]]
+            trial = replace(trial, **stage.fields(runs, repeats))
+            trial = replace(trial, extra_runs=spent + len(runs) - 1 + len(repeats))
+            ended = self._ended(runs[-1], stage) if count else None
+            if ended is not None:
+                return replace(trial, status=ended[0], reason=ended[1]), None
+            why = next(filter(None, map(_unusable, got[count:])), "")
             if why:  # the machine's doing: nothing is known, and it would be asked for again
-                trial = replace(trial, replicates=tuple(runs), champion_replicates=tuple(repeats))
-                trial = replace(trial, extra_runs=len(runs) - 1 + len(repeats))
-                return measured(replace(trial, status=TrialStatus.NOISY, reason=why), runs)
+                return replace(trial, status=TrialStatus.NOISY, reason=why), None
             if runs and any(run.score_id != runs[0].score_id for run in repeats):
                 reason = "score-id: its score measures something else than the champion's"
-                trial = replace(trial, replicates=tuple(runs), champion_replicates=tuple(repeats))
-                return measured(replace(trial, status=TrialStatus.REJECTED, reason=reason), runs)
-        sign = -1.0 if self.task.objective.direction == "minimize" else 1.0
-        return measured(
-            replace(
-                trial,
-                status=TrialStatus(decision.action),
-                reason=decision.reason,
-                delta=None if decision.delta is None else sign * decision.delta,
-                confidence=decision.confidence,
-                replicates=tuple(runs),
-                champion_replicates=tuple(repeats),
-                extra_runs=len(runs) - 1 + len(repeats),
-            ),
-            runs,
-        )
+                return replace(trial, status=TrialStatus.REJECTED, reason=reason), None
+
+    def _round(
+        self,
+        trial: Trial,
+        change: Change,
+        program: Path,
+        stage: Stage,
+        decision: Decision,
+        first: bool,
+    ) -> Steps[list[Replicate]]:
+        """What a decision asks for: the candidate's runs, and the champion's up to a failure."""
+        own, others = decision.candidate_seeds, decision.champion_seeds
+        parent = self._parent(trial)
+        curves = self.runs.curves(parent.id, stage.own) if self.prune and first else ()
+
+        def enough(place: int, run: Replicate) -> bool:
+            if place < len(own):
+                return self._ended(run, stage) is not None
+            return run.failure is not None
+
+        with ExitStack() as opened:
+            wanted = [
+                Wanted(program, trial.id, seed, stage.own[1], curves, stage.kind) for seed in own
+            ]
+            if others:
+                folder = opened.enter_context(self.program(change.base, trial.id, "champion"))
+                wanted += [
+                    Wanted(folder, trial.id, seed, stage.champion, kind=stage.kind)
+                    for seed in others
+                ]
+            return (yield from made(wanted, enough))
 
     def _evidence(
         self,
@@ -230,9 +330,13 @@ class Judge:
         runs: Sequence[Replicate],
         repeats: Sequence[Replicate],
         lines_delta: int,
+        stage: Stage,
     ) -> Evidence:
-        champion = self.champion
-        score_id = runs[0].score_id if runs else champion.score_id
+        champion = self._parent(trial)
+        known_as = champion.score_id
+        if stage.screens:
+            known_as = next((run.score_id for run in (*repeats, *champion.screening)), "")
+        score_id = runs[0].score_id if runs else known_as
         known = {**self.state.scores_of(champion.id, score_id), **scores(repeats, score_id)}
         noise = self.state.noise(score_id, [list(known.values())] if repeats else [])
         return Evidence(
@@ -246,31 +350,30 @@ class Judge:
             dropped=self.state.dropped(champion.id, score_id),
         )
 
-    def _ended_early(
-        self, trial: Trial, runs: list[Replicate], repeats: list[Replicate]
-    ) -> Trial | None:
-        """The trial if its latest run already settles it: a failure, a broken rule, disturbance."""
-        run = runs[-1]
-        trial = replace(trial, replicates=tuple(runs), champion_replicates=tuple(repeats))
-        trial = replace(trial, extra_runs=len(runs) - 1 + len(repeats))
-        if run.failure is not None:
-            status = TrialStatus.REJECTED if run.failure.kind in self.rules else TrialStatus.CRASH
-            reason = f"{run.failure.phase}: {run.failure.kind}: {run.failure.message}"
-            if run.failure.kind == PRUNED:
-                status, reason = TrialStatus.PRUNED, run.failure.message
-            return measured(replace(trial, status=status, reason=reason), runs)
+    def _ended(self, run: Replicate, stage: Stage) -> tuple[TrialStatus, str] | None:
+        """How a candidate's run already settles the trial: a failure, a broken rule, disturbance.
+
+        Constraints speak of the kind of device that decides, not of the one that screens.
+        """
+        failure = run.failure
+        if failure is not None:
+            if failure.kind == PRUNED:
+                return TrialStatus.PRUNED, failure.message
+            reason = f"{failure.phase}: {failure.kind}: {failure.message}"
+            if failure.kind == LOST:
+                return TrialStatus.NOISY, reason
+            broken_rule = failure.kind in self.rules
+            return TrialStatus.REJECTED if broken_rule else TrialStatus.CRASH, reason
         if run.disturbed:
-            reason = f"{run.disturbed}, {DISTURBED_RETRIES + 1} times"
-            return measured(replace(trial, status=TrialStatus.NOISY, reason=reason), runs)
-        broken = self.task.broken_constraint(run.metrics, self.state.baseline_metrics)
-        if broken:
-            reason = f"constraint: {broken}"
-            return measured(replace(trial, status=TrialStatus.REJECTED, reason=reason), runs)
-        return None
+            return TrialStatus.NOISY, f"{run.disturbed}, {DISTURBED_RETRIES + 1} times"
+        broken = not stage.screens and self.task.broken_constraint(
+            run.metrics, self.state.baseline_metrics
+        )
+        return (TrialStatus.REJECTED, f"constraint: {broken}") if broken else None
 
     def message(self, trial: Trial) -> str:
         """What the commit of a trial says: the score before and after, the idea, the decision."""
-        champion = self.champion
+        champion = self._parent(trial)
         confidence = "" if trial.confidence is None else f"{trial.confidence:.3f}"
         before = champion.score
         if trial.score is not None and trial.delta is not None:
@@ -280,6 +383,7 @@ class Judge:
             "Status": trial.status,
             "Start": trial.start,
             "Combines": ", ".join(map(str, trial.combines)),
+            "Won-Against": ", ".join(map(str, trial.won_against)),
             "Confidence": confidence,
             "Reason": trial.reason,
         }

@@ -5,8 +5,9 @@
         loop.trial(edit_of_mine)                 # or the agent does
 
 Everything that a restart needs is in the ledger. A trial's line is written and synced before git
-moves, and git's step is repeated after a kill; what was under way when the process died is
-dropped, and its run folder says what it was.
+moves, and git's step is repeated after a kill. What was under way when the process died is dropped
+where trials are made one after the other, and its run folder says what it was; where several are
+under way, each is in the ledger since it began, and is judged anew under its own id.
 """
 
 from __future__ import annotations
@@ -14,38 +15,39 @@ from __future__ import annotations
 import datetime
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from autoresearch.engine.asking import Asker, Edit
-from autoresearch.engine.change import Change, champion_message
-from autoresearch.engine.combining import (
-    LOOP_LEAST,
-    LOOP_MEMBERS,
-    best_combination,
-    near_misses,
-)
-from autoresearch.engine.control import PAUSE, STOP, Control
+from autoresearch.engine.asking import Asker, digest_of
+from autoresearch.engine.change import Change, champion_message, diff_hash
+from autoresearch.engine.control import STOP, Control
+from autoresearch.engine.course import MEND_ATTEMPTS, Course, Decided
+from autoresearch.engine.driving import NO_PROPOSAL_LOG, Driver
 from autoresearch.engine.errors import StudyStopped
-from autoresearch.engine.frontier import start_of
+from autoresearch.engine.executor import Executor, Inline
+from autoresearch.engine.flight import Flight, Job
 from autoresearch.engine.judging import Judge
 from autoresearch.engine.ledger import Ledger
-from autoresearch.engine.measuring import KILLED, MENDED, Runs, add_costs
+from autoresearch.engine.measuring import KILLED, Runs
 from autoresearch.engine.pausing import MOST_TIMES, backoff, champion_fails, crashing
 from autoresearch.engine.policy import Policy
 from autoresearch.engine.program import Program
-from autoresearch.engine.proposers.base import EXHAUSTED, Proposal, Proposer
+from autoresearch.engine.proposers.base import Proposal, Proposer
+from autoresearch.engine.proposers.digest import Digest
 from autoresearch.engine.proposers.process import end_orphans
-from autoresearch.engine.state import BASELINE, State
+from autoresearch.engine.stage import Stage, screening
+from autoresearch.engine.state import BASELINE, State, record_begun
+from autoresearch.engine.steps import Edit
 from autoresearch.engine.task import Budget, Event, Measure, Task
 from autoresearch.engine.trial import Trial, TrialStatus
 from autoresearch.engine.workspace import Workspace
 
-MEND_ATTEMPTS = 2  # times a proposer may repair what crashed
-NO_PROPOSAL_LOG = "no-proposal.log"  # what a proposer said that gave no edit, the latest
+__all__ = ["MEND_ATTEMPTS", "MOST_TIMES", "NO_PROPOSAL_LOG", "Edit", "Loop"]
 
 
 @dataclass
@@ -60,6 +62,18 @@ class Loop:
     of the best programs that were champion a proposer gets one to edit. combine: try near-misses
     together as soon as there are three that aren't all too small. control: what is asked of it from
     outside while it runs.
+
+    executor: where runs are made, of which `measure` is the default: one at a time, in this
+    process. With an executor that has several slots `run` keeps as many trials under way as they
+    need; the caller opens and closes it:
+
+        with Pool(...) as pool, Loop(task, ..., executor=pool) as loop:
+            loop.run([search, agent], Budget(hours=8))
+
+    confirm: the kind of device that decides, the executor's first where it is "". screen: another
+    kind, on which candidates are sorted out first ("": none). baseline_runs: at least so many seeds
+    of the baseline, where the task asks for fewer: as many as slots where these share a device, so
+    that it is measured under the sharing.
     """
 
     task: Task
@@ -79,34 +93,49 @@ class Loop:
     frontier: int = 1
     combine: bool = False
     control: Control = field(default_factory=Control)
+    executor: Executor | None = None
+    screen: str = ""
+    confirm: str = ""
+    baseline_runs: int = 0
     state: State = field(default_factory=State)
     stop_asked: bool = False
     ends_at: float | None = None  # by `clock`, while `run` has hours to keep to
+    in_flight: dict[int, Trial] = field(default_factory=dict)  # trials under way, by id
+    concurrent: bool = False  # several can be under way: each is recorded when it begins
+    _last_id: int = -1  # of the trials that were begun here
 
-    # A study's begin and end -----------------------------------------------------------------
-
-    @property
-    def _runs(self) -> Runs:
-        return Runs(
-            self.measure,
-            self.runs,
-            self.first_seed,
-            self.on_event,
-            self.large_files,
-            lambda: self.stop_asked,
-        )
+    # Parts -----------------------------------------------------------------------------------
 
     @property
-    def _judge(self) -> Judge:
+    def folders(self) -> Runs:
+        """The folders of runs, and how runs are asked for."""
+        stopped = lambda: self.stop_asked  # noqa: E731 - looked at while runs end
+        return Runs(self.runs, self.first_seed, self.large_files, stopped)
+
+    @property
+    def judge(self) -> Judge:
+        """Who decides, by what is known now."""
         return Judge(
             self.task,
             self.workspace,
             self.state,
             self.policy,
-            self._runs,
+            self.folders,
             self.rules,
             self.prune,
+            self.in_flight,
+            screening(self.screen) if self.screen else None,
+            Stage(self.confirm),
+            self.baseline_runs,
         )
+
+    @cached_property
+    def flight(self) -> Flight:
+        """What is under way."""
+        executor = self.executor or Inline(lambda request: self.measure(request))
+        return Flight(executor, lambda: self.folders, self.say, clock=self.clock)
+
+    # A study's begin and end -----------------------------------------------------------------
 
     def __enter__(self) -> Loop:
         """Become the writer, finish or drop what a kill left half done, read the state."""
@@ -126,16 +155,18 @@ class Loop:
         trace: TracebackType | None,
     ) -> None:
         try:
+            self.drop()
             self.workspace.drop_all()  # Ctrl-C can hit before whoever made a copy has it in hand
         finally:
             self.ledger.close()
 
     def recover(self) -> None:
         """Bring git to where the ledger says it is, and drop left-over scratch copies."""
-        self.state = State.of(self.ledger.records())
+        self.state, self._last_id = State.of(self.ledger.records()), -1
         champion = self.state.champion
         commit = None if champion is None else self.state.trials[champion].commit
-        known = {t.id: t.commit or "" for t in self.state.trials.values() if t.id != BASELINE}
+        trials = (*self.state.trials.values(), *self.state.begun.values())
+        known = {t.id: t.commit or "" for t in trials if t.id != BASELINE}
         first = self.state.trials.get(BASELINE)
         found = self.workspace.recover(known, commit, None if first is None else first.commit)
         if found.lost:
@@ -156,83 +187,31 @@ class Loop:
     def baseline(self) -> Trial:
         """Measure the program as it stands on several seeds: the first champion, and the noise."""
         if BASELINE in self.state.trials:
-            self._judge.refuse_moved()
+            self.judge.refuse_moved()
             return self.state.trials[BASELINE]
         started = _now()
-        self._runs.set_aside(BASELINE, KILLED)
+        self.folders.set_aside(BASELINE, KILLED)
         self.say("trial", {"id": BASELINE, "description": "baseline"})
-        trial = replace(self._judge.baseline(), started_at=started, finished_at=_now())
+        with self.dropping():
+            found = self.flight.finish(self.judge.baseline())
+        trial = replace(found, started_at=started, finished_at=_now())
         self._record(trial)
         return trial
 
-    # Driving ---------------------------------------------------------------------------------
-
-    def run(self, proposer: Proposer, budget: Budget) -> str:
+    def run(self, proposer: Proposer | Sequence[Proposer], budget: Budget) -> str:
         """Trial after trial until the budget is spent, the target is reached or `stop_asked`.
 
-        Returns why it ended.
+        Several proposers are asked in turn. Returns why it ended; what was under way is finished.
         """
-        trials_before = self.state.next_id
+        proposers = [proposer] if isinstance(proposer, Proposer) else list(proposer)
         self.control.clear()
         self.ends_at = None if budget.hours is None else self.clock() + budget.hours * 3600
         limits = budget.model_dump(exclude_none=True)
-        self.say("begin", {"limits": limits, "trials_before": trials_before})
-        self.baseline()
-        for trial in self.state.trials.values():
-            proposer.observe(trial)
-        empty = 0
-        while True:
-            self._wait_while_paused(budget, trials_before)
-            reason = self._spent(budget, trials_before)
-            if reason:
-                return reason
-            outcome = self._turn(proposer, budget)
-            if isinstance(outcome, Trial):
-                empty = 0
-                proposer.observe(outcome)
-                self._see_to_crashes(outcome)
-                continue
-            if outcome.problem_kind == EXHAUSTED:
-                return f"{proposer.name} has nothing left to propose: {outcome.problem}"
-            if self._stops:
-                continue
-            empty += 1
-            times = "" if empty == 1 else f" {empty} times in a row"
-            problem = f"{proposer.name} gave no edit{times}: {outcome.problem}"
-            if empty >= MOST_TIMES and self.ends_at is None:
-                raise StudyStopped(
-                    problem,
-                    f"what it said last is in {self.runs / NO_PROPOSAL_LOG}; try another --agent, "
-                    "or start again later",
-                )
-            self._pause(backoff(empty), problem)
-
-    def _turn(self, proposer: Proposer, budget: Budget) -> Trial | Proposal:
-        """The next trial: of near-misses together, where that is asked for, or of a proposal."""
-        if self.combine:
-            noise = self.state.noise(self._judge.champion.score_id)
-            least = 0.0 if noise is None else LOOP_LEAST * noise.sd
-            members = near_misses(self.state, self.task.objective, least)
-            found = best_combination(self.workspace, self.task, members, LOOP_MEMBERS)
-            if len(found.members) >= LOOP_MEMBERS:
-                return self.trial(found, combines=found.ids)
-        start = start_of(self.state, self.task.objective, self.frontier)
-        return self.trial(Asker(self, proposer, budget, start), start)
-
-    def _spent(self, budget: Budget, trials_before: int) -> str:
-        """Which limit is reached, or the target, or ""."""
-        if self._stops:
-            return "asked to stop"
-        champion, objective = self.state.champion, self.task.objective
-        if champion is not None and objective.reached(self.state.trials[champion].score):
-            return f"the target is reached: {objective.target:g}"
-        # The baseline is no trial that was asked for.
-        done = self.state.next_id - max(trials_before, BASELINE + 1)
-        if budget.trials is not None and done >= budget.trials:
-            return f"{done} trial{'' if done == 1 else 's'} done"
-        if self.seconds_left <= 0:
-            return f"{budget.hours:g} hours are over"
-        return budget.spent(self.state.dollars, self.state.tokens)
+        before = self.state.next_id
+        self.say("begin", {"limits": limits, "trials_before": before})
+        with self.dropping():
+            self.baseline()
+            return Driver(self, proposers, budget, before).run()
 
     @property
     def seconds_left(self) -> float:
@@ -240,31 +219,20 @@ class Loop:
         return math.inf if self.ends_at is None else self.ends_at - self.clock()
 
     @property
-    def _stops(self) -> bool:
+    def stops(self) -> bool:
+        """Is it asked to stop, from inside or outside?"""
         return self.stop_asked or self.control.asked() == STOP
 
-    def _wait_while_paused(self, budget: Budget, trials_before: int) -> None:
-        """Wait as long as somebody wants it to and something is left to do.
-
-        Hours that were given go by meanwhile.
-        """
-        held = False
-        while self.control.asked() == PAUSE and not self._spent(budget, trials_before):
-            if not held:
-                self.say("held", {})
-            held = True
-            self.sleep(1.0)
-
-    def _pause(self, seconds: float, reason: str) -> None:
+    def pause(self, seconds: float, reason: str) -> None:
         """Wait, unless the loop is asked to stop or its hours are over first."""
         seconds = max(0.0, min(seconds, self.seconds_left))
         self.say("pause", {"seconds": seconds, "reason": reason})
         for _ in range(math.ceil(seconds)):
-            if self._stops or self.seconds_left <= 0:
+            if self.stops or self.seconds_left <= 0:
                 return
             self.sleep(1.0)
 
-    def _see_to_crashes(self, latest: Trial) -> None:
+    def see_to_crashes(self, latest: Trial) -> None:
         """Where trials crash in a row: pause, and go on when the champion, at least, still runs.
 
         Each pause is longer than the one before until a trial runs again, so that a machine which
@@ -272,7 +240,7 @@ class Loop:
         the champion fails again and again and there are no hours to wait for.
         """
         why, failed = crashing(self.state, latest), 0
-        while why and not self._stops and self.seconds_left > 0:
+        while why and not self.stops and self.seconds_left > 0:
             if failed >= MOST_TIMES and self.ends_at is None:
                 raise StudyStopped(
                     f"{why}, {failed} times in a row",
@@ -282,12 +250,10 @@ class Loop:
             record = {"kind": "pause", "reason": why, "seconds": seconds, "at": _now()}
             self.ledger.append(record)
             self.state.take(record)
-            self._pause(seconds, f"{why}; then the champion is run, to see that it still does")
-            if self._stops or self.seconds_left <= 0:
+            self.pause(seconds, f"{why}; then the champion is run, to see that it still does")
+            if self.stops or self.seconds_left <= 0:
                 return
-            champion = self._judge.champion
-            seeds = (champion.replicates[0].seed,)
-            failure = self._judge.measure_champion(champion.id, seeds, "check")[-1].failure
+            failure = self.flight.finish(self.judge.check_champion())
             why = "" if failure is None else champion_fails(failure)
             failed += 1
 
@@ -303,71 +269,105 @@ class Loop:
         dropped, before this returns.
         """
         self.baseline()
-        number, began = self.state.next_id, _now()
+        with self.dropping():
+            blank, scratch = self.open(start, combines)
+            job = self.accept(blank, scratch, edit, edit(scratch, None, 0))
+            if isinstance(job, Proposal):
+                return job
+            while not job.ended:
+                self.flight.step()
+            return self.settle(job)
+
+    def open(
+        self, start: Trial | None = None, combines: tuple[int, ...] = (), name: str = "candidate"
+    ) -> tuple[Trial, Path]:
+        """A copy of the champion to be edited, and the trial that may come of it."""
+        champion = self.judge.champion
         blank = Trial(
-            id=number,
-            parent=self._judge.champion.id,
+            id=max(self.state.next_id, self._last_id + 1),
+            parent=champion.id,
             status=TrialStatus.DISCARD,
             reason="",
             start=None if start is None else start.id,
             combines=combines,
+            started_at=_now(),
         )
-        with self._judge.scratch(number) as scratch:
-            if start is not None:
-                program = self.workspace.artifacts(str(start.commit), self.task)
-                self.workspace.place(scratch, program, self.task)
-            proposal = edit(scratch, None, 0)
-            if proposal.problem:
-                self._no_proposal(proposal)
-                return proposal
-            trial, change = self._mended(blank, scratch, proposal, edit)
-            trial = replace(trial, started_at=began, finished_at=_now())
-            if change is not None:  # also of what isn't kept: it stays reachable by its own ref
-                commit = self.workspace.commit(change, self._judge.message(trial), trial.id)
-                trial = replace(trial, commit=commit)
-            self._record(trial)
-            if trial.status is TrialStatus.KEEP and trial.commit:
-                self.workspace.advance(trial.commit)
-        if trial.status is not TrialStatus.KEEP:
-            self._runs.clear(trial.id)
+        scratch = self.workspace.scratch(blank.id, name)
+        if start is not None:
+            program = self.workspace.artifacts(str(start.commit), self.task)
+            self.workspace.place(scratch, program, self.task)
+        return blank, scratch
+
+    def accept(
+        self, blank: Trial, scratch: Path, edit: Edit, proposal: Proposal
+    ) -> Job[Decided] | Proposal:
+        """Begin the trial of an edit; the Proposal, recorded, if that has a problem."""
+        if proposal.problem:
+            self.workspace.drop(scratch)
+            self._no_proposal(proposal)
+            return proposal
+        self._last_id = max(self.state.next_id, self._last_id + 1)
+        trial = replace(blank, id=self._last_id)
+        if isinstance(edit, Asker):
+            edit.number = trial.id
+        return self.flight.begin(Course(self, edit).of(trial, scratch, proposal))
+
+    def under_way(self, trial: Trial, change: Change) -> Trial:
+        """Know of a trial that is judged from now on. Where several can be, the ledger does too."""
+        trial = replace(trial, diff_hash=diff_hash(change), diff_stat=change.stat)
+        known = self.state.begun.get(trial.id)
+        what = (trial.diff_hash, trial.parent, trial.mended)
+        if known is not None and (known.diff_hash, known.parent, known.mended) == what:
+            trial = replace(trial, commit=known.commit)
+        elif self.concurrent:
+            commit = self.workspace.store(change, trial.description, trial.id)
+            trial = replace(trial, commit=commit)
+            self.ledger.append(record_begun(trial))
+            self.state.begin(trial)
+        self.in_flight[trial.id] = trial
         return trial
 
-    def _mended(
-        self, blank: Trial, scratch: Path, proposal: Proposal, edit: Edit
-    ) -> tuple[Trial, Change | None]:
-        """Judge an edit; what crashes goes back to be mended, a bounded number of times."""
-        for attempt in range(MEND_ATTEMPTS + 1):
-            self._runs.set_aside(blank.id, MENDED if attempt else KILLED)
-            self.say("trial", {"id": blank.id, "description": proposal.description})
-            trial = replace(
-                blank,
-                description=proposal.description,
-                proposer=str(proposal.details.get("proposer", "")),
-                cost=proposal.cost,
-                predicted=proposal.predicted,
-                mended=attempt,
-            )
-            trial, change = self._judge.judge(trial, scratch)
-            if trial.warning:
-                self.say("warning", {"message": f"trial {trial.id}: {trial.warning}"})
-            failure = trial.replicates[-1].failure if trial.replicates else None
-            over = attempt == MEND_ATTEMPTS or self.stop_asked
-            if trial.status is not TrialStatus.CRASH or failure is None or over:
-                break
-            again = edit(scratch, failure, attempt + 1)
-            cost = add_costs(proposal.cost, again.cost)
-            trial = replace(trial, cost=cost)
-            if again.problem:
-                break
-            proposal = replace(again, cost=cost)
-        return trial, change
+    def settle(self, job: Job[Decided]) -> Trial:
+        """Record the trial of a job that has ended, and keep or drop its edit."""
+        trial, change = job.value
+        trial = replace(trial, finished_at=_now())
+        if change is not None:  # also of what isn't kept: it stays reachable by its own ref
+            message = self.judge.message(trial)
+            still = trial.parent == self.state.champion
+            store = self.workspace.commit if still else self.workspace.store
+            trial = replace(trial, commit=store(change, message, trial.id))
+        self._record(trial)
+        if trial.status is TrialStatus.KEEP and trial.commit:
+            self.workspace.advance(trial.commit)
+        else:
+            self.folders.clear(trial.id)
+        return trial
+
+    def drop(self) -> None:
+        """Drop what is under way."""
+        self.flight.close()
+        self.in_flight.clear()
+
+    @contextmanager
+    def dropping(self) -> Iterator[None]:
+        """Whatever goes wrong leaves nothing under way."""
+        try:
+            yield
+        except BaseException:
+            self.drop()
+            raise
 
     # Recording -------------------------------------------------------------------------------
+
+    def digest(self, in_flight: Sequence[Trial] = ()) -> Digest:
+        """What proposers are told of the past, and of what is under way."""
+        return digest_of(self.task, self.ledger, self.state.champion, in_flight)
 
     def _record(self, trial: Trial) -> None:
         """Write a trial, and tell whoever watches."""
         self.ledger.append_trial(trial)
         self.state.add(trial)
+        self.in_flight.pop(trial.id, None)
         self.say("decided", {"trial": trial.to_dict()})
 
     def _no_proposal(self, proposal: Proposal) -> None:

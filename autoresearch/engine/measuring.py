@@ -1,7 +1,7 @@
 """Running a program for a trial: once per seed, again when the machine disturbed it.
 
-runs = Runs(measure, folder, first_seed, on_event, large_files)
-replicate = runs.measure(program, trial_id, seed, "candidate")
+runs = Runs(folder, first_seed, large_files, stopped)
+ticket = executor.submit(runs.request(wanted, 0, on_event))
 trial = measured(trial, replicates)
 """
 
@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.engine.change import Change
-from autoresearch.engine.task import Curve, Event, Measure, MeasureRequest
+from autoresearch.engine.steps import Wanted
+from autoresearch.engine.task import Curve, Event, MeasureRequest
 from autoresearch.engine.trial import COST_SOURCES, Cost, Replicate, Trial
 
 DISTURBED_RETRIES = 2
@@ -28,59 +29,53 @@ SLOW_START, SLOW_START_RATIO = 120.0, 3.0  # seconds; times the champion's slowe
 # Labels of runs of a trial's own program; its folder also holds extra runs of the champion.
 OWN = ("baseline", "candidate")
 # Folders in a trial's folder that hold what was there before: of an attempt that crashed and was
-# mended, and of a process that was killed amid a trial of the same number.
-MENDED, KILLED = "attempt", "killed"
-ASIDE = (f"{MENDED}-", f"{KILLED}-")
+# mended, of a process that was killed amid a trial of the same number, and of runs against a
+# champion that was replaced meanwhile.
+MENDED, KILLED, REBASED = "attempt", "killed", "rebased"
+ASIDE = (f"{MENDED}-", f"{KILLED}-", f"{REBASED}-")
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Makes runs and keeps their folders, one per trial and seed.
+    """How runs are asked for, and what is kept of them: a folder per trial, in it one per run.
 
     first_seed: the seed of a run is this plus the number the policy asks for. large_files: globs of
     what a run leaves that is worth its disk for a champion only.
     """
 
-    program: Measure
     root: Path
     first_seed: int
-    on_event: Event
     large_files: tuple[str, ...]
     stopped: Callable[[], bool]
 
-    def measure(
-        self,
-        folder: Path,
-        number: int,
-        seed: int,
-        label: str,
-        champion_curves: tuple[Curve, ...] = (),
-    ) -> Replicate:
-        """Run a program once; a run that the machine disturbed is made again, at most twice.
+    def request(self, wanted: Wanted, attempt: int, on_event: Event) -> MeasureRequest:
+        """The run to submit; `attempt` counts those that the machine disturbed."""
+        suffix = f"-{attempt}" if attempt else ""
+        return MeasureRequest(
+            wanted.folder,
+            self.first_seed + wanted.seed,
+            self.folder(wanted.number) / f"{name_of(wanted)}{suffix}",
+            on_event,
+            wanted.champion_curves,
+        )
 
-        With `champion_curves` a run that can't catch up with them may be stopped early.
-        """
-        for attempt in range(DISTURBED_RETRIES + 1):
-            suffix = f"-{attempt}" if attempt else ""
-            run_dir = self.folder(number) / f"{label}-{seed}{suffix}"
-            self.on_event("run", {"id": number, "label": label, "seed": seed})
-            request = MeasureRequest(
-                folder, self.first_seed + seed, run_dir, self.on_event, champion_curves
-            )
-            run = replace(self.program(request), seed=seed)
-            if not run.disturbed or run.failure is not None or self.stopped():
-                break
-            self.on_event("warning", {"message": f"disturbed, measured again: {run.disturbed}"})
+    def again(self, run: Replicate, attempt: int) -> bool:
+        """Is this run to be made once more? One that the machine disturbed is, at most twice."""
+        disturbed = bool(run.disturbed) and run.failure is None
+        return disturbed and attempt < DISTURBED_RETRIES and not self.stopped()
+
+    def finish(self, wanted: Wanted, run: Replicate) -> Replicate:
+        """What is kept of a run that isn't made again."""
         if run.score is not None and run.details.get("curve"):
             # Beside the run's folder: what is in there the candidate may have made.
-            curve = self.folder(number) / f"{label}-{seed}.curve.json"
+            curve = self.folder(wanted.number) / f"{name_of(wanted)}.curve.json"
             curve.write_text(json.dumps(run.details["curve"]), encoding="utf-8")
-        return run
+        return replace(run, seed=wanted.seed)
 
-    def curves(self, number: int) -> tuple[Curve, ...]:
+    def curves(self, number: int, labels: Sequence[str] = OWN) -> tuple[Curve, ...]:
         """The training curves of a trial's own program; a file that a kill cut short is none."""
         found: list[Curve] = []
-        for label in OWN:
+        for label in labels:
             for path in sorted(self.folder(number).glob(f"{label}-*.curve.json")):
                 with contextlib.suppress(ValueError, TypeError):
                     points = json.loads(path.read_text(encoding="utf-8"))
@@ -116,6 +111,11 @@ class Runs:
                 path.unlink(missing_ok=True)
 
 
+def name_of(wanted: Wanted) -> str:
+    """`candidate-0`: a run's folder in its trial's."""
+    return f"{wanted.label}-{wanted.seed}"
+
+
 def add_costs(first: Cost, second: Cost) -> Cost:
     """Two costs together; known only as well as the less known one."""
 
@@ -140,7 +140,8 @@ def measured(trial: Trial, runs: Sequence[Replicate]) -> Trial:
         for name in sorted(names)
     }
     seconds: dict[str, float] = {}
-    for run in (*runs, *trial.champion_replicates):
+    screening = (*trial.screening, *trial.champion_screening)
+    for run in (*runs, *trial.champion_replicates, *screening):
         for phase, value in run.seconds.items():
             seconds[phase] = seconds.get(phase, 0.0) + value
     first = runs[0].details if runs else {}
@@ -158,6 +159,8 @@ def measured(trial: Trial, runs: Sequence[Replicate]) -> Trial:
         hardware_id=str(first.get("hardware_id", "")),
         replicates=tuple(_without_curve(run) for run in trial.replicates),
         champion_replicates=tuple(_without_curve(run) for run in trial.champion_replicates),
+        screening=tuple(_without_curve(run) for run in trial.screening),
+        champion_screening=tuple(_without_curve(run) for run in trial.champion_screening),
     )
 
 

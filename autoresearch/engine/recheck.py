@@ -12,16 +12,19 @@ from __future__ import annotations
 import datetime
 import math
 import statistics
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from autoresearch.engine.errors import EngineError, StudyStopped
 from autoresearch.engine.noise import NORMAL, normal_equivalent
 from autoresearch.engine.state import BASELINE
+from autoresearch.engine.steps import Steps, Wanted, made
 
 if TYPE_CHECKING:
     from autoresearch.engine.loop import Loop
-    from autoresearch.engine.trial import Trial
+    from autoresearch.engine.trial import Replicate, Trial
 
 KIND = "recheck"
 # No study decides on seeds this far up: they stay fresh.
@@ -98,17 +101,23 @@ def recheck(loop: Loop, seeds: int) -> Recheck:
     first = FIRST_FRESH_SEED + done
     fresh = tuple(range(first, first + seeds))
     pair = (state.trials[BASELINE], state.trials[state.champion])
-    scores: dict[int, list[float]] = {trial.id: [] for trial in pair}
-    for seed in fresh:
-        for trial in pair:  # in turn, so that a slow hour hits both
-            if loop.stop_asked:
-                raise StudyStopped("asked to stop before all seeds were run; nothing is recorded")
-            scores[trial.id].append(_score(loop, trial, seed))
+    with loop.dropping():
+        runs = loop.flight.finish(_runs(loop, pair, fresh))
+    if len(runs) < 2 * seeds and not _unscored(runs[-1]):
+        raise StudyStopped("asked to stop before all seeds were run; nothing is recorded")
+    for place, run in enumerate(runs):
+        why = _unscored(run)
+        if why:
+            raise RecheckFailed(
+                f"trial {pair[place % 2].id}, which was scored before, gives none now: {why}",
+                "see `autoresearch doctor`, and try again on a calm machine",
+            )
+    scores = [float(run.score or 0.0) for run in runs]
     found = Recheck.of(
         state.champion,
         fresh,
-        tuple(scores[BASELINE]),
-        tuple(scores[state.champion]),
+        tuple(scores[0::2]),
+        tuple(scores[1::2]),
         loop.task.objective.direction,
     )
     at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
@@ -116,20 +125,31 @@ def recheck(loop: Loop, seeds: int) -> Recheck:
     return found
 
 
-def _score(loop: Loop, trial: Trial, seed: int) -> float:
-    """One run of a trial's program from its commit."""
-    program = loop.workspace.program(str(trial.commit), trial.id, "recheck")
-    try:
-        run = loop._runs.measure(program, trial.id, seed, "recheck")
-    finally:
-        loop.workspace.drop(program)
-        for pattern in loop.large_files:  # the champion's weights are kept once
-            for path in loop._runs.folder(trial.id).glob(f"recheck-*/{pattern}"):
-                path.unlink(missing_ok=True)
-    if run.score is None or run.disturbed:
-        why = run.disturbed or (run.failure.message if run.failure else "no score")
-        raise RecheckFailed(
-            f"trial {trial.id}, which was scored before, gives none now: {why}",
-            "see `autoresearch doctor`, and try again on a calm machine",
-        )
-    return run.score
+def _runs(loop: Loop, pair: Sequence[Trial], seeds: Sequence[int]) -> Steps[list[Replicate]]:
+    """Both programs from their commits, in turn, so that a slow hour hits both."""
+    judge, kind = loop.judge, loop.confirm
+    with ExitStack() as opened:
+        try:
+            places = [
+                opened.enter_context(judge.program(str(trial.commit), trial.id, "recheck"))
+                for trial in pair
+            ]
+            wanted = [
+                Wanted(place, trial.id, seed, "recheck", kind=kind)
+                for seed in seeds
+                for trial, place in zip(pair, places, strict=True)
+            ]
+            enough = lambda place, run: bool(_unscored(run)) or loop.stop_asked  # noqa: E731
+            return (yield from made(wanted, enough))
+        finally:
+            for trial in pair:  # the champion's weights are kept once
+                for pattern in loop.large_files:
+                    for path in loop.folders.folder(trial.id).glob(f"recheck-*/{pattern}"):
+                        path.unlink(missing_ok=True)
+
+
+def _unscored(run: Replicate) -> str:
+    """Why a run tells nothing, or ""."""
+    if run.score is not None and not run.disturbed:
+        return ""
+    return run.disturbed or (run.failure.message if run.failure else "no score")

@@ -170,6 +170,12 @@ class Trial:
     cost: Cost = Cost()
     predicted: float | None = None
     mended: int = 0  # times that it crashed and its proposer repaired it
+    # Champions that it was better than, each replaced before it could be kept: its edit was put on
+    # the next one and measured there. `parent` and what was measured are of the last one.
+    won_against: tuple[int, ...] = ()
+    # Runs on the cheap kind of device, its own and the champion's; they only sort out, see Loop.
+    screening: tuple[Replicate, ...] = ()
+    champion_screening: tuple[Replicate, ...] = ()
     warning: str = ""  # what a reader should know of the runs, though it decided nothing
     started_at: str = ""  # UTC, ISO 8601
     finished_at: str = ""
@@ -308,6 +314,9 @@ _TRIAL_READERS: dict[str, Callable[[Any], Any]] = {
     "cost": Cost.from_dict,
     "predicted": _optional(_number),
     "mended": _integer,
+    "won_against": _tuple_of(_integer),
+    "screening": _tuple_of(Replicate.from_dict),
+    "champion_screening": _tuple_of(Replicate.from_dict),
     "warning": _text,
     "started_at": _text,
     "finished_at": _text,

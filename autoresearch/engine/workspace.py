@@ -21,6 +21,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -102,6 +103,10 @@ class Workspace(Study):
         """The same program as an edit of the commit `base`, which is where it was begun."""
         return self._gatherer.seen_from(change, base, task)
 
+    def edit(self, files: Mapping[str, bytes], base: str, task: Task) -> Change:
+        """The edit of the commit `base` that makes these its artifacts."""
+        return self._gatherer.from_artifacts(files, base, task)
+
     def merge(self, base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
         """`ours` with the edit that led from `base` to `theirs`; None where the two conflict."""
         return self._git.merge(base, ours, theirs, self._temporary)
@@ -124,13 +129,15 @@ class Workspace(Study):
 
     # -- scratch folders -------------------------------------------------------------------------
 
-    def scratch(self, trial_id: int, name: str = "") -> Path:
+    def scratch(self, trial_id: int, name: str = "", commit: str = "") -> Path:
         """The champion's files under `.autoresearch/work`, with a repository of their own.
 
         That one knows the champions so far, and nothing of the user's. `name` tells several of one
-        trial apart; one of the same name is replaced.
+        trial apart; one of the same name is replaced. commit: an earlier champion's, for its files.
         """
         lineage = self._lineage()
+        if commit:
+            lineage = replace(lineage, commit=commit)
         with self._folder(trial_id, name) as folder:
             scratches.make(self._git, folder, lineage, self._file_system)
             self._seals[folder] = scratches.Seal.of(self._common, lineage.commit)
@@ -218,6 +225,18 @@ class Workspace(Study):
                 return stored
             made = self._git.write_commit(tree, head, message, when)
             self._update_ref(ref, made, stored)
+            return made
+
+    def store(self, change: Change, message: str, trial_id: int) -> str:
+        """Store a change as a commit on what it was made on, which need not be the champion.
+
+        It is the trial's commit from then on, in place of what was stored for it before.
+        """
+        message = with_trailer(message, "Trial", str(trial_id))
+        ref = f"{self._own_refs}/{trial_id}"
+        with self._locked():
+            made = self._git.write_commit(change.tree, change.base, message)
+            self._update_ref(ref, made, None, force=True)
             return made
 
     def advance(self, commit: str) -> Advance:

@@ -141,7 +141,7 @@ def test_the_loop_leaves_alone_what_is_most_likely_luck(loop, monkeypatch):
     """Two near-misses, or three that are small against the noise of a run."""
     loop.combine = True
     run(loop, table(A=-0.06), table(B=-0.07))
-    monkeypatch.setattr("autoresearch.engine.loop.LOOP_LEAST", 1e4)
+    monkeypatch.setattr("autoresearch.engine.driving.LOOP_LEAST", 1e4)
     run(loop, table(C=-0.05))
     with loop:
         assert not any(trial.combines for trial in loop.ledger.trials())

@@ -57,6 +57,8 @@ class AgentProposer:
     folder than the user's (without their logins). Raises UnknownProposer.
     """
 
+    reentrant = True
+
     def __init__(
         self,
         name: str,

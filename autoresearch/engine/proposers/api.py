@@ -73,6 +73,7 @@ class ApiProposer:
     """
 
     name = "api"
+    reentrant = True
 
     def __init__(
         self,

@@ -50,6 +50,8 @@ EXHAUSTED = "exhausted"  # it has nothing left to propose
 CANCELLED = "cancelled"  # we were asked to stop
 BUDGET = "budget"  # no money left for it
 
+CONFLICT = "conflict"  # kind of a failure: the edit doesn't merge with the present champion
+
 UNKNOWN_COST = Cost(dollars=None, tokens_in=None, tokens_out=None, known="unknown")
 NO_COST = Cost(dollars=0.0, tokens_in=0, tokens_out=0, known="native")
 
@@ -86,7 +88,9 @@ class ProposalRequest:
 
     `artifacts` are paths or globs (engine.globs), and no other file is taken back. `seconds` is
     the deadline, `attempt` 0 for a new idea and 1 or 2 for mending the edit that is in `folder`
-    and ended in `failure`. `notes` are the human's, and win over all else.
+    and ended in `failure`. A failure of the kind CONFLICT is an edit that the folder no longer
+    holds: its log is the diff, and the folder has another champion to make it on. `notes` are the
+    human's, and win over all else.
     """
 
     folder: Path
@@ -101,6 +105,7 @@ class ProposalRequest:
     notes: str = ""
     cancelled: Callable[[], bool] | None = None
     start: int | None = None  # the trial whose program is in `folder`, where not the champion's
+    in_flight: tuple[str, ...] = ()  # descriptions of the trials that are under way meanwhile
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,14 @@ class Proposal:
 
 @runtime_checkable
 class Proposer(Protocol):
-    """Anything that edits artifacts when asked."""
+    """Anything that edits artifacts when asked.
+
+    Two more attributes, each False where it is missing, say how it may be asked while trials are
+    under way. instant: it answers in a moment, and is asked whenever a device is free (it gets an
+    empty digest: what it knows it observed). reentrant: `propose` may run in several threads at the
+    same time. Without either it is asked ahead, once at a time, in a thread of its own; trials are
+    observed in that thread before.
+    """
 
     name: str
 

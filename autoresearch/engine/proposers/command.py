@@ -6,9 +6,10 @@ The program is started in a scratch copy of the champion and gets one JSON objec
 
     {"workspace": ".", "artifacts": ["train.py"], "program": "program.md's path, absolute",
      "notes": "...", "history": {...digest...}, "seconds": 600, "attempt": 0, "failure": null,
-     "seed": 7, "dollars_left": null, "start": null}
+     "seed": 7, "dollars_left": null, "start": null, "in_flight": []}
 
-`start` names the former champion whose program is in the workspace instead of the champion's.
+`start` names the former champion whose program is in the workspace instead of the champion's,
+`in_flight` the ideas that are being measured meanwhile.
 It may print a line of JSON, the last one counts: {"description": "...", "predicted": -0.004,
 "cost": {"dollars": 0.01, "tokens_in": 900, "tokens_out": 80}}. Its exit code is not trusted: an
 edit counts, and no edit is no proposal. {"description": "why", "exhausted": true} without an edit
@@ -58,6 +59,7 @@ class CommandProposer:
     """
 
     name = "command"
+    reentrant = True
 
     def __init__(
         self,
@@ -165,6 +167,7 @@ def _message(request: ProposalRequest, program: Path) -> dict[str, Any]:
         "seed": request.seed,
         "dollars_left": request.dollars_left,
         "start": request.start,
+        "in_flight": list(request.in_flight),
     }
 
 

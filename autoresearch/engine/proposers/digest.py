@@ -22,6 +22,7 @@ from autoresearch.engine.proposers.text import Fence, last_lines, number, one_li
 
 MAX_CHARS = 12_000  # about 3,000 tokens
 EXHAUSTED_AFTER = 4  # measured tries of one area since it last helped
+IN_FLIGHT = 40  # trials under way that are named, the latest
 RESTORED = 5  # latest times that an earlier champion was brought back
 FAILURES = 3  # latest ones shown with their log
 LOG_CHARS = 1_500  # per failure
@@ -120,6 +121,7 @@ class Digest:
     predictions: int = 0
     left_out: int = 0  # earlier tries that did not fit
     restored: tuple[str, ...] = ()  # earlier champions brought back, and why
+    in_flight: tuple[str, ...] = ()  # trials under way: their numbers and descriptions
     fence: Fence = field(default_factory=Fence)
 
     @classmethod
@@ -130,6 +132,7 @@ class Digest:
         metric: str = "score",
         direction: str = "minimize",
         champion: int | None = None,
+        in_flight: Sequence[str] = (),
         max_chars: int = MAX_CHARS,
         areas: Areas = named_constants,
         exhausted_after: int = EXHAUSTED_AFTER,
@@ -161,6 +164,7 @@ class Digest:
             bias=sum(pairs) / len(pairs) if pairs else None,
             predictions=len(pairs),
             restored=tuple(_restored(records))[-RESTORED:],
+            in_flight=tuple(one_line(item) for item in in_flight[-IN_FLIGHT:]),
             fence=fence or Fence(),
         )
         return full.bounded(max_chars)
@@ -182,6 +186,8 @@ class Digest:
                     digest,
                     failures=(*bare, replace(last_one, log_tail=tail if len(tail) > 200 else "")),
                 )
+            elif len(digest.in_flight) > 10:
+                digest = replace(digest, in_flight=digest.in_flight[1:])
             elif len(digest.lineage) > 3:
                 digest = replace(digest, lineage=(digest.lineage[0], *digest.lineage[2:]))
             elif digest.tried:
@@ -189,6 +195,8 @@ class Digest:
             elif digest.exhausted or digest.failures or digest.restored:
                 exhausted, restored = digest.exhausted[:-1], digest.restored[1:]
                 digest = replace(digest, exhausted=exhausted, restored=restored, failures=())
+            elif digest.in_flight:
+                digest = replace(digest, in_flight=digest.in_flight[1:])
             else:
                 break
         return digest
@@ -212,6 +220,7 @@ class Digest:
             "left_out": self.left_out,
             "exhausted": [dict(vars(item)) for item in self.exhausted],
             "restored": list(self.restored),
+            "in_flight": list(self.in_flight),
             "predictions": {"count": self.predictions, "mean_actual_minus_predicted": self.bias},
             "failures": [
                 {
@@ -235,6 +244,11 @@ class Digest:
         ]
         if not self.tried and not self.lineage:
             return parts[0] + "\n\nNothing was tried yet.\n"
+        if self.in_flight:
+            parts.append(
+                "## Under way at this moment: propose something else\n\n"
+                + self.fence.wrap("\n".join(self.in_flight))
+            )
         if self.champion is not None and self.champion.score is not None:
             parts.append(f"Champion: #{self.champion.id}, {self.metric} {self.champion.score:.6g}")
         parts.append("Trials: " + ", ".join(f"{n} {name}" for name, n in self.counts.items()))

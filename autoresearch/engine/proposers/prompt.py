@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autoresearch.engine.proposers.base import ProposalRequest
+from autoresearch.engine.proposers.base import CONFLICT, ProposalRequest
 from autoresearch.engine.proposers.text import Fence, last_lines, one_line
 
 PROGRAM_CHARS = 60_000  # of the human's text; a longer one is cut and the cut is said
@@ -62,6 +62,13 @@ def _mending(request: ProposalRequest) -> str:
     if failure is None:
         raise ValueError("there is no failure to mend")
     fence: Fence = request.digest.fence
+    if failure.kind == CONFLICT:
+        log = fence.wrap(failure.log_tail)
+        return (
+            "Your last edit was made on an earlier champion, and doesn't merge with the edits of "
+            "the present one, whose files are in the current folder. Make your idea work there, in "
+            f"place of what you did or beside it. {fence.rule} This was your edit:\n\n{log}"
+        )
     log = fence.wrap(f"{failure.message}\n{last_lines(failure.log_tail)}".strip())
     return (
         f"Your last edit is in place and failed: {one_line(failure.kind, 40)} in "

@@ -19,6 +19,8 @@ CMAES_MOST = 6  # constants; more want more trials than a night has
 CMAES_SIGMA = 0.2  # of a neighbourhood's width
 STARTUP = 5  # results of a constant before TPE models it; uniform before
 
+PENDING = "pending"  # the state of a change whose trial is under way
+
 Change = tuple[str, Any, Any]  # name, old value, new value
 
 
@@ -27,7 +29,7 @@ class Outcome:
     """What became of a change. `loss` is its effect with the sign of a loss, None if unmeasured."""
 
     changes: tuple[Change, ...]
-    state: str  # "complete", "pruned", "failed" or "ignored"
+    state: str  # "complete", "pruned", "failed", "ignored" or PENDING
     loss: float | None
     kept: bool = False
 
@@ -40,13 +42,17 @@ def tpe(
 ) -> Callable[[Sequence[str]], dict[str, Any]]:
     """A function that draws values for named constants, in the neighbourhood of `constants`.
 
-    The study lives in memory and holds every usable outcome; each constant is modelled alone.
+    The study lives in memory and holds every usable outcome; each constant is modelled alone. What
+    is pending counts among the worse half (TPE's constant liar).
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler = optuna.samplers.TPESampler(
-        seed=seed, n_startup_trials=STARTUP, multivariate=False, constant_liar=False
+        seed=seed,
+        n_startup_trials=STARTUP,
+        multivariate=False,
+        constant_liar=any(outcome.state == PENDING for outcome in outcomes),
     )
     study = optuna.create_study(sampler=sampler, direction="minimize")
     for outcome in outcomes:
@@ -119,7 +125,7 @@ def _whole_points(
     floats = {name for name, item in space.items() if item.kind == "float"}
     for outcome in outcomes:
         changed = {name: new for name, _, new in outcome.changes}
-        known = outcome.state != "ignored" and floats <= set(changed) <= set(space)
+        known = outcome.state not in ("ignored", PENDING) and floats <= set(changed) <= set(space)
         if known and all(old == constants[name] for name, old, _ in outcome.changes):
             values = {name: changed.get(name, constants[name]) for name in space}
             yield values, outcome.loss if outcome.state == "complete" else None
@@ -205,6 +211,10 @@ def _frozen(outcome: Outcome, space: Mapping[str, Dimension]) -> optuna.trial.Fr
         return None
     # TPE ranks pruned trials behind complete ones, and those without a value last of all.
     complete = outcome.state == "complete"
+    if outcome.state == PENDING:
+        return optuna.trial.create_trial(
+            state=optuna.trial.TrialState.RUNNING, params=parameters, distributions=distributions
+        )
     pruned = outcome.state == "pruned" and outcome.loss is not None
     return optuna.trial.create_trial(
         state=optuna.trial.TrialState.COMPLETE if complete else optuna.trial.TrialState.PRUNED,

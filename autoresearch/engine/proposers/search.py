@@ -39,6 +39,7 @@ from autoresearch.engine.proposers.base import (
 )
 from autoresearch.engine.proposers.samplers import (
     CMAES_MOST,
+    PENDING,
     Change,
     Outcome,
     draw_cmaes,
@@ -83,6 +84,7 @@ class SearchProposer:
     """
 
     name = "search"
+    instant = True
 
     def __init__(
         self,
@@ -137,7 +139,7 @@ class SearchProposer:
             which = "no constant" if self._only is None else f"none of {', '.join(self._only)}"
             has = ", ".join(constants)
             return _none(f"{which} can be searched; {path.name} has {has}", EXHAUSTED)
-        changes = self.suggest(constants, request.seed)
+        changes = self.suggest(constants, request.seed, request.in_flight)
         if not changes:
             return _none(f"no valid and new change found in {DRAWS} draws", EXHAUSTED)
         edited = apply_constants(source, {name: new for name, _, new in changes})
@@ -176,17 +178,28 @@ class SearchProposer:
 
     # -- what to change ----------------------------------------------------------------------------
 
-    def suggest(self, constants: Mapping[str, Any], seed: int = 0) -> tuple[Change, ...]:
-        """Changes to these constants of a champion: valid, not tried before; () for none."""
+    def suggest(
+        self, constants: Mapping[str, Any], seed: int = 0, in_flight: Sequence[str] = ()
+    ) -> tuple[Change, ...]:
+        """Changes to these constants of a champion: valid, not tried before; () for none.
+
+        in_flight: descriptions of trials under way. Until their outcome is known, what they change
+        counts as if it were no good, so that others look elsewhere.
+        """
         space = self._space(constants)
         if not space:
             return ()
+        self._issued.update(in_flight)  # also of an earlier process
+        pending = [
+            Outcome(found, PENDING, None) for found in map(parse_changes, in_flight) if found
+        ]
+        outcomes = [*self._outcomes, *pending]
         rng = random.Random(self._derive(seed))
         if self._wants_cmaes(space) and rng.random() * len(space) < len(numeric(space)):
-            candidates = draw_cmaes(space, constants, self._outcomes, rng.randrange(2**31))
+            candidates = draw_cmaes(space, constants, outcomes, rng.randrange(2**31))
         else:
-            draw = tpe(space, constants, self._outcomes, rng.randrange(2**31))
-            candidates = (draw(self._pick(space, rng)) for _ in range(DRAWS))
+            draw = tpe(space, constants, outcomes, rng.randrange(2**31))
+            candidates = (draw(self._pick(space, outcomes, rng)) for _ in range(DRAWS))
         for drawn in itertools.islice(candidates, DRAWS):
             changes = tuple(
                 (name, constants[name], value)
@@ -221,12 +234,14 @@ class SearchProposer:
                 return path  # propose says what is wrong with it
         return None
 
-    def _pick(self, space: Mapping[str, Dimension], rng: random.Random) -> list[str]:
+    def _pick(
+        self, space: Mapping[str, Dimension], outcomes: Sequence[Outcome], rng: random.Random
+    ) -> list[str]:
         """One to three names; untried ones and those that helped are likelier."""
         count = min(rng.choice(SIZES), self._max_changes, len(space))
         tries = dict.fromkeys(space, 0)
         kept = dict.fromkeys(space, 0)
-        for outcome in self._outcomes:
+        for outcome in outcomes:
             for name, _, _ in outcome.changes:
                 if name in space:
                     tries[name] += outcome.state != "ignored"

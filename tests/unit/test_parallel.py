@@ -1,0 +1,284 @@
+"""Many trials under way: the same decisions whatever ends first, and nothing lost or doubled."""
+
+import random
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from autoresearch.engine.executor import LOST, Inline
+from autoresearch.engine.ledger import Ledger
+from autoresearch.engine.proposers.base import CONFLICT, NO_COST, Proposal
+from autoresearch.engine.state import State
+from autoresearch.engine.task import Budget
+from autoresearch.engine.trial import Cost, Failure, TrialStatus
+from tests.unit.studies import measure
+from tests.unit.virtual import PROGRAM, Ideas, Virtual, move
+
+GOOD, BAD = -0.1, 0.2
+
+
+def measured(request, kind=""):
+    return measure(request)
+
+
+@pytest.fixture
+def root(repository):
+    (repository / "value.py").write_text(PROGRAM)
+    git = ["git", "-c", "user.name=u", "-c", "user.email=u@example.org"]
+    subprocess.run([*git, "commit", "-qam", "knobs"], cwd=repository, check=True)
+    return repository
+
+
+@pytest.fixture
+def start(make_loop, root):
+    """A loop on devices of virtual time."""
+
+    def make(executor=None, policy=None, **more):
+        executor = executor or Virtual(measured)
+        clock = getattr(executor, "clock", None)
+        return make_loop(policy, executor=executor, **({"clock": clock} if clock else {}), **more)
+
+    return make
+
+
+def told(loop):
+    """The decisions of a study, in their order, without times and commits (which hold times)."""
+    return [
+        replace(trial, commit=None, started_at="", finished_at="") for trial in loop.ledger.trials()
+    ]
+
+
+def again(root, name):
+    """The same study from its beginning."""
+    for command in (
+        ["git", "update-ref", "-d", "refs/heads/autoresearch/test"],
+        ["rm", "-rf", "results.jsonl", ".autoresearch"],
+    ):
+        subprocess.run(command, cwd=root, check=True)
+    refs = subprocess.run(
+        ["git", "for-each-ref", "--format=%(refname)", "refs/autoresearch"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    for ref in refs:
+        subprocess.run(["git", "update-ref", "-d", ref], cwd=root, check=True)
+
+
+def ideas(count, seed=0):
+    """So many ideas on knobs of their own and shared ones, one in four good."""
+    rng = random.Random(seed)
+    return [
+        (rng.randrange(24), rng.choice([GOOD, BAD, BAD, 0.05]) + 0.001 * n) for n in range(count)
+    ]
+
+
+def test_decisions_do_not_depend_on_which_run_ends_first(start, root):
+    found = []
+    for seed in range(3):
+        rng = random.Random(seed)
+        # All within the patience of one another.
+        executor = Virtual(measured, 4, lambda request, number, rng=rng: rng.uniform(1, 14))
+        with start(executor) as loop:
+            loop.run(Ideas(*ideas(16)), Budget())
+        assert executor.most == 4
+        found.append(told(loop))
+        again(root, "test")
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) == 17
+    assert {trial.status for trial in found[0]} >= {TrialStatus.KEEP, TrialStatus.DISCARD}
+
+
+def test_one_slot_gives_what_the_loop_without_an_executor_gives(start, root):
+    found = []
+    for executor in (Virtual(measured, 1), Inline(measured)):
+        with start(executor) as loop:
+            loop.run(Ideas(*ideas(6)), Budget())
+        assert not loop.ledger.records("begun")
+        found.append(told(loop))
+        again(root, "test")
+    assert found[0] == found[1]
+
+
+def test_a_run_that_ended_waits_for_an_earlier_one_and_not_for_ever(start, root):
+    def duration(request, number):
+        return 5000.0 if request.run_dir.parent.name == "0001" else 10.0
+
+    executor = Virtual(measured, 2, duration)
+    with start(executor) as loop:
+        loop.run(Ideas((0, BAD), (1, BAD), (2, BAD), (3, BAD)), Budget())
+    assert [trial.id for trial in loop.ledger.trials()] == [0, 2, 3, 4, 1]
+    assert loop.state.next_id == 5
+    assert executor.now < 5200, "the others were made meanwhile"
+    with start(Virtual(measured, 2)) as loop:
+        loop.run(Ideas(*[(9, BAD)] * 5, (4, BAD)), Budget())
+    assert loop.ledger.trials()[-1].id == 5
+
+
+def test_slots_stay_busy(start):
+    executor = Virtual(measured, 8, lambda request, number: 300.0 + number % 7)
+    with start(executor) as loop:
+        loop.run(Ideas(*[(n % 24, BAD + n / 1000) for n in range(48)]), Budget(trials=48))
+    assert executor.busy / (8 * executor.now) > 0.8
+
+
+def test_a_keep_whose_champion_was_replaced_is_measured_on_the_new_one(start, root):
+    with start(Virtual(measured, 3)) as loop:
+        loop.run(Ideas((0, GOOD), (5, -0.2), (10, BAD)), Budget())
+        source = loop.workspace.read(loop.workspace.champion_commit, "value.py").decode()
+    by_id = {trial.id: trial for trial in loop.ledger.trials()}
+    assert by_id[1].status is by_id[2].status is TrialStatus.KEEP
+    first, second = (t for t in loop.ledger.trials() if t.id in (1, 2))
+    assert first.won_against == () and first.parent == 0
+    assert second.won_against == (0,) and second.parent == first.id
+    assert "P0 = -0.1" in source and "P5 = -0.2" in source
+    assert second.delta == pytest.approx(-0.1 if second.id == 1 else -0.2, abs=0.03)
+    assert second.extra_runs > first.extra_runs, "runs against the former one are counted"
+    kept = loop.runs / f"{second.id:04d}"
+    assert list((kept / "rebased-1").glob("candidate-*.curve.json"))
+    history = [kept.trial_id for kept in loop.workspace.history()]
+    assert history == [first.id, second.id]
+
+
+def test_what_helps_no_more_on_the_new_champion_is_dropped(start, root):
+    """Two edits of different lines that do the same: one is worth nothing after the other."""
+
+    def either(request, kind=""):
+        text = (request.folder / "value.py").read_text()
+        both = "P0 = -0.1" in text and "P5 = -0.1" in text
+        run = measure(request)
+        return replace(run, score=run.score + 0.1) if both else run
+
+    with start(Virtual(either, 2)) as loop:
+        loop.run(Ideas((0, GOOD), (5, GOOD)), Budget())
+    trials = sorted(loop.ledger.trials()[1:], key=lambda trial: bool(trial.won_against))
+    assert trials[0].status is TrialStatus.KEEP
+    assert trials[1].won_against == (0,) and trials[1].parent == trials[0].id
+    assert trials[1].status is TrialStatus.DISCARD
+
+
+class Mending(Ideas):
+    """Makes an edit that conflicts anew."""
+
+    def propose(self, request):
+        if not request.attempt:
+            return super().propose(request)
+        self.requests.append(request)
+        assert request.failure is not None and request.failure.kind == CONFLICT
+        return Proposal(move(request, 7, -0.3), cost=NO_COST)
+
+
+@pytest.mark.parametrize("mends", [False, True])
+def test_an_edit_that_conflicts_goes_back_to_its_proposer(start, mends):
+    proposer = (Mending if mends else Ideas)((0, GOOD), (0, -0.2))
+    with start(Virtual(measured, 2)) as loop:
+        loop.run(proposer, Budget())
+    first, second = loop.ledger.trials()[1:]
+    assert first.status is TrialStatus.KEEP
+    failure = next(r.failure for r in proposer.requests if r.failure)
+    assert failure.kind == CONFLICT and "+P0 = " in failure.log_tail
+    assert second.won_against == (0,)
+    if mends:
+        assert second.status is TrialStatus.KEEP and second.mended == 1
+        assert second.parent == first.id and second.description == "P7 by -0.3"
+    else:
+        assert second.status is TrialStatus.DISCARD
+        assert second.reason == (
+            f"conflict: the champion is trial {first.id} by now, and the two edits don't merge; "
+            "it was better than trial 0"
+        )
+        assert second.commit in loop.workspace.trial_commits().values()
+
+
+def test_a_program_that_is_under_way_is_not_measured_twice(start):
+    with start(Virtual(measured, 3)) as loop:
+        loop.run(Ideas((0, BAD), (0, BAD), (1, BAD)), Budget())
+    by_id = {trial.id: trial for trial in loop.ledger.trials()}
+    assert by_id[2].status is TrialStatus.REJECTED
+    assert "trial 1, which is under way (P0 by +0.2)" in by_id[2].reason
+
+
+def test_proposers_are_told_what_is_in_flight(start):
+    proposer = Ideas((0, BAD), (1, BAD), (2, BAD))
+    with start(Virtual(measured, 3)) as loop:
+        loop.run(proposer, Budget(trials=3))
+    assert [request.in_flight for request in proposer.requests] == [
+        (),
+        ("P0 by +0.2",),
+        ("P0 by +0.2", "P1 by +0.2"),
+    ]
+
+
+def test_a_lost_run_says_nothing_of_its_program(start):
+    lost = [Failure("device", LOST, "the worker died 3 times")]
+
+    def sometimes(request, kind=""):
+        if lost and request.run_dir.parent.name == "0002":
+            return replace(measure(request), score=None, failure=lost.pop())
+        return measure(request)
+
+    with start(Virtual(sometimes, 2)) as loop:
+        loop.run(Ideas((0, BAD), (1, GOOD), (2, BAD), (3, BAD), (1, GOOD)), Budget())
+    by_id = {trial.id: trial for trial in loop.ledger.trials()}
+    assert by_id[2].status is TrialStatus.NOISY
+    assert by_id[2].reason == "device: lost: the worker died 3 times"
+    assert by_id[5].status is TrialStatus.KEEP
+    assert not loop.ledger.records("pause")
+
+
+# Budgets and wishes ---------------------------------------------------------------------------
+
+
+def test_budgets_count_what_is_under_way(start):
+    class Dear(Ideas):
+        def propose(self, request):
+            return replace(super().propose(request), cost=Cost(1.0, 10, 10, "native"))
+
+    executor = Virtual(measured, 4)
+    with start(executor) as loop:
+        assert loop.run(Ideas(*ideas(30)), Budget(trials=6)) == "6 trials done"
+        assert len(loop.ledger.trials()) == 7
+        reason = loop.run(Dear(*ideas(60, 1)), Budget(dollars=5.0))
+        assert reason == "5.00 dollars spent"
+        assert loop.state.dollars == 5.0 and len(loop.ledger.trials()) == 12
+    assert State.of(Ledger(loop.ledger.path).records()).dollars == 5.0
+
+
+def test_asked_to_stop_it_finishes_what_is_under_way(start):
+    def on_event(name, data):
+        if name == "decided" and data["trial"]["id"]:
+            loop.stop_asked = True
+
+    loop = start(Virtual(measured, 4), on_event=on_event)
+    with loop:
+        assert loop.run(Ideas(*ideas(30)), Budget()) == "asked to stop"
+    begun = {record["id"] for record in loop.ledger.records("begun")}
+    assert {trial.id for trial in loop.ledger.trials()} == {0, *begun}
+    assert 4 <= len(begun) <= 6
+
+
+def test_hours_that_are_over_end_what_begins(start):
+    executor = Virtual(measured, 4, lambda request, number: 600.0)
+    with start(executor) as loop:
+        assert loop.run(Ideas(*ideas(60)), Budget(hours=1)) == "1 hours are over"
+    assert 3600 <= executor.now < 3600 + 6 * 600
+    assert not loop.state.begun
+
+
+def test_crashes_in_a_row_hold_only_what_begins_while_others_show_that_devices_work(start):
+    def broken(request, kind=""):
+        if request.run_dir.parent.name in ("0001", "0002", "0003"):
+            failure = Failure("startup", "oom", "no memory")
+            return replace(measure(request), score=None, failure=failure)
+        return measure(request)
+
+    with start(Virtual(broken, 4)) as loop:
+        loop.run(Ideas(*[(n, BAD) for n in range(8)]), Budget())
+    statuses = [str(trial.status) for trial in loop.ledger.trials()[1:]]
+    assert statuses == ["crash"] * 3 + ["discard"] * 5
+    assert not loop.ledger.records("pause")
+
+    with start(Virtual(broken, 4)) as loop:
+        loop.run(Ideas(*[(n, BAD) for n in range(8)], *ideas(2)), Budget())
