@@ -112,7 +112,27 @@ print(json.dumps({
 """
 
 
-def test_nothing_outside_is_in_reach(strict, tmp_path):
+SPEAK = """
+import socket
+print([name for _, name in socket.if_nameindex()])
+with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_connection(server.getsockname()) as there, server.accept()[0] as here:
+        there.sendall(b"hello")
+        print(here.recv(5))
+"""
+
+
+def test_processes_may_be_given_a_loopback_of_their_own(strict, tmp_path):
+    if strict.loopback_problem():
+        pytest.skip(strict.loopback_problem())
+    said = output(jailed(strict, tmp_path / "work", SPEAK, loopback=True))
+    assert said.splitlines() == ["['lo']", "b'hello'"]
+
+
+@pytest.mark.parametrize("loopback", [False, True], ids=["", "with a loopback"])
+def test_nothing_outside_is_in_reach(strict, loopback, tmp_path):
+    if loopback and strict.loopback_problem():
+        pytest.skip(strict.loopback_problem())
     work, data = tmp_path / "work", tmp_path / "data"
     data.mkdir()
     (data / "valid.txt").write_text("the validation text")
@@ -131,6 +151,7 @@ def test_nothing_outside_is_in_reach(strict, tmp_path):
                 port,
                 tmp_path / "outside.txt",
                 tmp_path / ".git" / "HEAD",
+                loopback=loopback,
             )
         )
     results = json.loads(out)

@@ -96,6 +96,18 @@ def test_the_filter_can_leave_the_network_and_hold_the_group(on_x86):
     assert simulate(program, SETSID) == seccomp.RET_ERRNO  # "it worked"
 
 
+def test_the_filter_can_leave_sockets_of_some_families(on_x86):
+    program = seccomp.program(keep_group=True, families=(1, 2, 16))
+    for family in (1, 2, 16):
+        assert simulate(program, SOCKET, family) == seccomp.RET_ALLOW
+    for family in (10, 17, 40):  # INET6, raw packets, VSOCK: to the host of a virtual machine
+        assert simulate(program, SOCKET, family) == PERM
+    assert simulate(program, READ) == seccomp.RET_ALLOW
+    assert simulate(program, PTRACE) == PERM
+    assert simulate(program, SETSID) == seccomp.RET_ERRNO
+    assert simulate(program, CLONE, 0x10000000) == PERM
+
+
 def test_landlock_rights_grow_with_the_kernel():
     assert file_rights(1) == (1 << 13) - 1
     assert file_rights(2) == (1 << 14) - 1

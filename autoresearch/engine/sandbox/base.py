@@ -83,6 +83,7 @@ class Tier(ABC):
         writable: Sequence[Path] = (),
         listable: Sequence[Path] = (),
         network: bool = False,
+        loopback: bool = False,
         limits: Limits | None = None,
     ) -> Wrapped:
         """The command that runs `argv` with what the system needs and these paths, nothing else.
@@ -91,7 +92,12 @@ class Tier(ABC):
             readable: files, or folders with all that is in them. writable: the same, to write
                 too; the first is where a tier without a private /tmp puts temporary files.
             listable: folders whose names may be seen, without what is in the files.
+            loopback: what runs in it may speak to itself over a network that nobody else is on.
         """
+
+    def loopback_problem(self) -> str:
+        """Why `loopback` can't be had in this tier, on this machine; "" if it can."""
+        return ""
 
     @abstractmethod
     def stops(self) -> tuple[str, ...]:

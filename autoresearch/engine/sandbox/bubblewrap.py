@@ -19,6 +19,9 @@ from autoresearch.engine.sandbox.process import LAUNCHER, launcher_command, reso
 
 SHARED_MEMORY_BYTES = 1 << 30
 HOME = "/tmp/home"
+# For a loopback in a network namespace of its own. NCCL passes memory on over UNIX sockets without
+# a path, which belong to that namespace; those with a path are files, and the host's aren't there.
+LOOPBACK_FAMILIES = (seccomp.UNIX, seccomp.INET, seccomp.NETLINK)
 
 
 class BubblewrapTier(Tier):
@@ -39,6 +42,7 @@ class BubblewrapTier(Tier):
         writable: Sequence[Path] = (),
         listable: Sequence[Path] = (),
         network: bool = False,
+        loopback: bool = False,
         limits: Limits | None = None,
     ) -> Wrapped:
         bwrap = self._program()
@@ -63,7 +67,9 @@ class BubblewrapTier(Tier):
         spec = {
             "rlimits": resource_limits(limits, own_count=os.getuid() != 0),
             "drop": True,
-            "seccomp": seccomp.program(network=network).hex(),
+            "seccomp": seccomp.program(
+                network=network, families=LOOPBACK_FAMILIES if loopback else ()
+            ).hex(),
         }
         home = {"HOME": HOME, "TMPDIR": "/tmp", "XDG_CACHE_HOME": f"{HOME}/.cache"}
         command += ["--", *launcher_command(spec, argv)]

@@ -6,14 +6,22 @@ Rights per kernel version (ABI): https://docs.kernel.org/userspace-api/landlock.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from autoresearch.engine.sandbox import paths, seccomp
-from autoresearch.engine.sandbox.base import Limits, SandboxUnavailable, Tier, Wrapped
+from autoresearch.engine.sandbox.base import (
+    PROBE_SECONDS,
+    Limits,
+    SandboxUnavailable,
+    Tier,
+    Wrapped,
+)
 from autoresearch.engine.sandbox.process import LAUNCHER, launcher_command, resource_limits
 
 CREATE_RULESET, CREATE_RULESET_VERSION = 444, 1
@@ -26,6 +34,9 @@ SCOPES = 0b11  # abstract UNIX sockets, signals
 MAKE_CHAR, MAKE_BLOCK = 1 << 6, 1 << 11
 FILE_ONLY = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEVICE
 NEWEST_ABI = 7
+# For a loopback in a network namespace of its own. No UNIX sockets: Landlock doesn't hide the
+# host's, whose paths are in the file system.
+LOOPBACK_FAMILIES = (seccomp.INET, seccomp.NETLINK)
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
 
 
@@ -82,6 +93,20 @@ def ruleset(
     }
 
 
+@functools.lru_cache(maxsize=4)
+def _no_own_network(abi: int) -> str:
+    """Why a process in Landlock can't have a network of its own; found out by trying, once."""
+    wrapped = LandlockTier(abi).wrap([sys.executable, "-I", "-S", "-c", ""], {}, loopback=True)
+    try:
+        done = subprocess.run(
+            wrapped.argv, env=wrapped.env, capture_output=True, timeout=PROBE_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    said = done.stderr.decode(errors="replace").strip()
+    return "" if done.returncode == 0 else said or "a network of its own can't be made"
+
+
 class LandlockTier(Tier):
     """For Linux without bubblewrap or without user namespaces. It needs kernel 5.13 or newer."""
 
@@ -100,6 +125,7 @@ class LandlockTier(Tier):
         writable: Sequence[Path] = (),
         listable: Sequence[Path] = (),
         network: bool = False,
+        loopback: bool = False,
         limits: Limits | None = None,
     ) -> Wrapped:
         if self._missing():
@@ -116,9 +142,14 @@ class LandlockTier(Tier):
                 writable=writable,
                 listable=listable,
                 devices=paths.existing((*DEVICES, *paths.LINUX_GPU_DEVICES)),
-                network=network,
+                network=network or loopback,
             ),
-            "seccomp": seccomp.program(network=network, keep_group=True).hex(),
+            "own_network": loopback and not network,
+            "seccomp": seccomp.program(
+                network=network,
+                keep_group=True,
+                families=LOOPBACK_FAMILIES if loopback else (),
+            ).hex(),
         }
         return Wrapped(launcher_command(spec, argv), {**env, **paths.private_environment(writable)})
 
@@ -131,6 +162,9 @@ class LandlockTier(Tier):
         if not seccomp.supported():
             return "no table of system calls for this processor"
         return "" if self._abi >= 1 else "this kernel has no Landlock, or it is turned off"
+
+    def loopback_problem(self) -> str:
+        return self._missing() or _no_own_network(self._abi)
 
     def stops(self) -> tuple[str, ...]:
         return (

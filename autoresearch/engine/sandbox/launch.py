@@ -7,6 +7,7 @@ before the jail is shut. SPEC is JSON, made by the tiers:
     drop        give up all capabilities
     seccomp     a BPF program, in hex
     landlock    {"files", "network", "scoped": what is handled, "rules": [[path, rights], ...]}
+    own_network a network namespace of its own, in which only the loopback is up
     supervise   the pid of the harness: stay behind as the parent of all that is started, and end
                 everything when the harness is gone
 
@@ -29,6 +30,8 @@ LANDLOCK_RULE_PATH_BENEATH = 1
 CAPABILITY_VERSION_3 = 0x20080522
 CAPSET = {"x86_64": 126, "aarch64": 91}
 LAST_CAPABILITY = 63
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1  # include/uapi/linux/{sockios,if}.h
 EXIT_NOT_JAILED = 126
 
 
@@ -81,6 +84,34 @@ def drop_capabilities() -> None:
     _syscall(CAPSET[os.uname().machine], header, empty)
 
 
+def leave_network() -> None:
+    """Move to a new network namespace and bring its loopback up.
+
+    Whoever lacks the right to gets it in a user namespace, where those are allowed.
+    """
+    import fcntl
+    import socket
+
+    user, group = os.getuid(), os.getgid()
+    try:
+        _unshare(CLONE_NEWNET)
+    except JailError:
+        _unshare(CLONE_NEWUSER | CLONE_NEWNET)
+        maps = {"setgroups": "deny", "uid_map": f"{user} {user} 1", "gid_map": f"{group} {group} 1"}
+        for name, text in maps.items():
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+                file.write(text)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("16sH14x", b"lo", IFF_UP)
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, request)
+
+
+def _unshare(flags: int) -> None:
+    if _libc().unshare(ctypes.c_int(flags)) != 0:
+        reason = os.strerror(ctypes.get_errno())
+        raise JailError(f"no network namespace of its own: {reason}")
+
+
 def restrict_files(spec: dict) -> None:
     """Shut the process and all it starts into a Landlock domain."""
     attributes = struct.pack("=QQQ", spec["files"], spec["network"], spec["scoped"])
@@ -115,6 +146,8 @@ def jail(spec: dict) -> None:
     """Everything that the specification asks for, in an order in which each step still can."""
     if spec.get("rlimits"):
         lower_limits(spec["rlimits"])
+    if spec.get("own_network"):
+        leave_network()
     if spec.get("drop"):
         drop_capabilities()
     if spec.get("landlock") or spec.get("seccomp"):

@@ -72,6 +72,7 @@ class ProcessTier(Tier):
         writable: Sequence[Path] = (),
         listable: Sequence[Path] = (),
         network: bool = False,
+        loopback: bool = False,
         limits: Limits | None = None,
     ) -> Wrapped:
         self._limits = limits or Limits()

@@ -121,6 +121,7 @@ class SeatbeltTier(Tier):
         writable: Sequence[Path] = (),
         listable: Sequence[Path] = (),
         network: bool = False,
+        loopback: bool = False,
         limits: Limits | None = None,
     ) -> Wrapped:
         if self._missing():
@@ -139,6 +140,9 @@ class SeatbeltTier(Tier):
         if sys.platform != "darwin":
             return "it exists on macOS only"
         return "" if shutil.which(PROGRAM, os.X_OK) else f"no program {PROGRAM}"
+
+    def loopback_problem(self) -> str:
+        return "macOS has one loopback for all, and other programs listen on it"
 
     def stops(self) -> tuple[str, ...]:
         return (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import platform
 import struct
+from collections.abc import Sequence
 
 # From include/uapi/linux/{seccomp,audit,bpf_common}.h.
 RET_ALLOW, RET_ERRNO, RET_KILL = 0x7FFF0000, 0x00050000, 0x80000000
@@ -78,6 +79,8 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
     "mknod": (133, None),
 }
 SOCKET = (41, 198)
+# Address families, from include/linux/socket.h. NETLINK answers which interfaces there are.
+UNIX, INET, NETLINK = 1, 2, 16
 CLONE, CLONE3 = (56, 220), (435, 435)
 # Pretended to work: whatever a process starts stays in the group that is killed with it.
 PRETENDED = {"setsid": (112, 157), "setpgid": (109, 154)}
@@ -92,13 +95,16 @@ def supported() -> bool:
     return platform.machine() in ARCHITECTURES
 
 
-def program(*, network: bool = False, keep_group: bool = False) -> bytes:
+def program(
+    *, network: bool = False, keep_group: bool = False, families: Sequence[int] = ()
+) -> bytes:
     """The filter for this processor, as an array of struct sock_filter.
 
     Args:
         network: leave socket() alone. Without it sockets of every family are refused, UNIX ones
             included (a Docker or D-Bus socket is a way out); socketpair() still works.
-        keep_group: let setsid() and setpgid() do nothing and say they did.
+        families: of which sockets are let through all the same, where the process has a network of
+            its own. keep_group: let setsid() and setpgid() do nothing and say they did.
     """
     machine = platform.machine()
     column = list(ARCHITECTURES).index(machine)
@@ -113,11 +119,18 @@ def program(*, network: bool = False, keep_group: bool = False) -> bytes:
     if machine == "x86_64":
         code += [_instruction(JUMP_GREATER_EQUAL, X32_BIT, if_false=1), refuse]
     refused = [numbers[column] for numbers in REFUSED.values()]
-    if not network:
+    if not network and not families:
         refused.append(SOCKET[column])
     for number in refused:
         if number is not None:
             code += [_instruction(JUMP_EQUAL, number, if_false=1), refuse]
+    if families and not network:
+        # Past what follows, unless it is socket() of another family.
+        code += [_instruction(JUMP_EQUAL, SOCKET[column], if_false=len(families) + 3)]
+        code += [_instruction(LOAD_WORD, OFFSET_FIRST_ARGUMENT)]
+        for left, family in zip(range(len(families), 0, -1), families, strict=True):
+            code += [_instruction(JUMP_EQUAL, family, if_true=left)]
+        code += [refuse, _instruction(RETURN, RET_ALLOW)]
     if keep_group:
         for numbers in PRETENDED.values():
             code += [_instruction(JUMP_EQUAL, numbers[column], if_false=1), pretend]
