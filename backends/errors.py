@@ -7,6 +7,8 @@ BackendError                    exit 1
 ├── AttentionUnavailable        exit 4   an implementation can't be loaded or launched
 ├── KernelUnavailable           exit 4   a kernel, or FP8, was asked for and can't run here
 ├── WeightsMismatch             exit 5   a weights file is unreadable or another model's
+├── RanksApart                  exit 5   devices that train together don't have the same weights
+├── RankLost                    exit 5   another of the processes that train together is gone
 └── UnsupportedOperation        exit 5   train.py asks for something the backend doesn't have
     (also an AttributeError, so that hasattr answers False)
 """
@@ -88,6 +90,31 @@ class WeightsMismatch(BackendError):
     """A weights file can't be read, or its names or shapes aren't those of the model."""
 
     exit_code = 5
+
+
+class RanksApart(BackendError):
+    """Devices that train one model together have different weights."""
+
+    exit_code = 5
+
+    def __init__(self, apart: float) -> None:
+        super().__init__(
+            f"the weights of the devices differ by {apart:.1%}: they were not trained on the same "
+            "gradients",
+            "call runtime.backward(model) or loss.backward(), which average them over the devices, "
+            "and let no choice depend on the rows of one device alone",
+        )
+        self.apart = apart
+
+
+class RankLost(BackendError):
+    """Another of the processes that train one model together ended, or can't be reached."""
+
+    exit_code = 5
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"another device's process is gone: {reason}")
+        self.reason = reason
 
 
 class UnsupportedOperation(BackendError, AttributeError):

@@ -21,6 +21,8 @@ from backends.facts import Machine, this_machine
 BACKENDS = ("cuda", "rocm", "xpu", "mlx", "mps", "cpu")  # in the order of auto
 REQUESTS = ("auto", "torch", *BACKENDS)
 GIB = 2**30
+# Where several devices can train one model, and by whose exchange; torch calls AMD's RCCL nccl.
+COLLECTIVES = {"cuda": "nccl", "rocm": "nccl", "cpu": "gloo"}
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,22 @@ class Miss:
     backend: str
     reason: str
     hint: str = ""
+
+
+def why_not_together(hardware: Hardware, devices: int) -> str:
+    """Why this many devices of a machine can't train one model; "" if they can.
+
+    On cpu a device is a process with its share of the cores, and there may be any number.
+    """
+    if devices == 1 or hardware.backend == "cpu":
+        return ""
+    if hardware.backend == "mlx":
+        return "one trial on several devices is for torch: mlx.distributed is another matter"
+    if hardware.backend not in COLLECTIVES:
+        return f"one trial on several devices needs NCCL, RCCL or gloo, and {hardware.backend} none"
+    if hardware.count < devices:
+        return f"it takes {devices} devices, and this machine shows {hardware.count}"
+    return ""
 
 
 Probe = Callable[[Machine], "Hardware | Miss"]

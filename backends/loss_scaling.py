@@ -5,7 +5,8 @@
 
 The loss is multiplied by a power of two before the backward pass and the gradients divided by it
 in their parameter's dtype (fp32 masters). A pass with a non-finite gradient adds zeros and halves
-the factor; GROWTH_INTERVAL good passes in a row double it. All on the device: no waiting.
+the factor; GROWTH_INTERVAL good passes in a row double it. All on the device: no waiting. Where
+several devices train one model, a gradient that overflows on one counts on all.
 Constants: the defaults of torch.amp.GradScaler.
 """
 
@@ -15,6 +16,8 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+
+from backends import data_parallel
 
 INITIAL = 2.0**16
 GROWTH_INTERVAL = 2000
@@ -36,6 +39,7 @@ class LossScaler:
         used = torch.autograd.grad(loss, self.parameters, upstream, allow_unused=True)
         pairs = [(p, g) for p, g in zip(self.parameters, used, strict=True) if g is not None]
         finite = torch.stack([g.isfinite().all() for _, g in pairs]).all()
+        finite = data_parallel.everywhere(finite)
         inverse = 1.0 / self.factor
         for parameter, gradient in pairs:
             unscaled = gradient.to(parameter.dtype) * inverse

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import backends
 from backends import attention as implementations
-from backends import compiled_headers, fp8, kernels, softcap
+from backends import compiled_headers, data_parallel, fp8, kernels, softcap
 from backends import gram as plain_gram
 from backends.errors import KernelUnavailable
 from backends.loss_scaling import LossScaler
@@ -90,7 +90,8 @@ def __getattr__(attribute: str) -> Any:
 
 
 def _device() -> torch.device:
-    return torch.device(_DEVICE_OF[_this("hardware").backend])
+    kind, rank = _DEVICE_OF[_this("hardware").backend], data_parallel.rank()
+    return torch.device(kind, rank) if rank and kind != "cpu" else torch.device(kind)
 
 
 def _this(attribute: str) -> Any:
@@ -251,8 +252,10 @@ def backward(model: nn.Module) -> Callable[..., Tensor]:
 
     `model(x, y)` returns a scalar; the loss comes back detached and unscaled, x and y are (B, T)
     int64. With fp16 compute the gradients are taken of a scaled-up loss and scaled down again; a
-    step whose gradients overflow adds zeros.
+    step whose gradients overflow adds zeros. Where several devices train the model, x and y are
+    this one's rows, and gradients and loss come out averaged over all.
     """
+    data_parallel.watch(model)
     forward = compile(model)
     scaler = LossScaler(model.parameters()) if _this("policy").loss_scaling else None
     on_mps = _this("device").type == "mps"
@@ -263,9 +266,10 @@ def backward(model: nn.Module) -> Callable[..., Tensor]:
             loss.backward(gradient=torch.full_like(loss, scale))
         else:
             scaler.backward(loss, scale)
+            data_parallel.average(model.parameters())
         if on_mps:
             _mps_peak.sample()
-        return loss.detach()
+        return data_parallel.mean(loss.detach())
 
     return step
 

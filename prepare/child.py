@@ -1,4 +1,6 @@
-"""The candidate process: `python -m prepare.child train|answer|sample`, spoken to in messages.
+"""The candidate process: `python -m prepare.child ROLE`, spoken to in messages.
+
+Roles: train, answer, sample; follow is train on a second and further device (`prepare.ranks`).
 
 It imports the candidate's train.py and does what the harness asks. It is given tokens to train
 on and rows to answer, never the files, the targets of what is scored, or the result.
@@ -12,6 +14,7 @@ import gc
 import importlib.util
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from importlib.machinery import SourceFileLoader
@@ -21,9 +24,11 @@ from typing import Any
 
 import numpy as np
 
+from backends.errors import RankLost
 from prepare.audit import install
 from prepare.channel import DTYPE_BYTES, Channel, ChannelClosed, shared_array
-from prepare.run import Spec, TimedRun, WarmupRun
+from prepare.ranks import GRACE_SECONDS, FollowerRun, Followers
+from prepare.run import Crew, Run, Spec, TimedRun, WarmupRun
 
 MODULE_NAME = "train"
 # Objects made, younger collections done; Python's own are 700, 10, 10.
@@ -53,6 +58,11 @@ def main() -> None:
         configuration = channel.receive()
         ROLES[role](channel, configuration, state)
     except ChannelClosed:
+        sys.exit(1)
+    except RankLost as error:
+        traceback.print_exc()
+        time.sleep(3 * GRACE_SECONDS)  # the one that is gone has the better reason, and tells it
+        channel.send("failed", phase=state["phase"], failure="exception", message=_describe(error))
         sys.exit(1)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - reported with its type, then exit
         traceback.print_exc()
@@ -190,11 +200,9 @@ def _serve_train(channel: Channel, configuration: dict[str, Any], state: dict[st
     from backends import runtime
 
     _hello(channel, measure_peak=True)
+    crew = _gather(channel, configuration)
     spec, seed = Spec(**configuration["spec"]), int(configuration["seed"])
-    state["phase"] = "import"
-    module = _load_candidate(channel, configuration)
-    state["phase"] = "build"
-    model = _build(module, spec, seed)
+    module, model = _load_model(channel, configuration, state)
     channel.send(
         "built",
         num_params=_parameters(model),
@@ -202,31 +210,103 @@ def _serve_train(channel: Channel, configuration: dict[str, Any], state: dict[st
         depth=getattr(module, "DEPTH", None),
     )
     state["phase"] = "warmup"
-    model.train()
-    with _fewer_collections():
-        module.train(model, WarmupRun(spec, seed, configuration["warmup_seconds"]))
-    runtime.synchronize()
-    fresh = _build(module, spec, seed)
-    model.load_state_dict(fresh.state_dict())
-    del fresh
-    model.zero_grad(set_to_none=True)
-    runtime.seed(seed)
-    runtime.reset_peak_memory()
+    warmup = WarmupRun(spec, seed, configuration["warmup_seconds"], crew)
+    _warm_up(module, model, warmup, configuration)
 
     state["phase"] = "training"
     channel.send("warm")
-    run = TimedRun(spec, seed, channel, configuration["budget"])
-    module.train(model, run)
-    runtime.synchronize()
+    run = TimedRun(spec, seed, channel, configuration["budget"], crew)
+    _train(module, model, run, configuration)
     weights = configuration["weights"]
     runtime.save_weights(model, weights)
     channel.send(
         "weights",
         path=weights,
-        peak_memory_mb=runtime.peak_memory_mb(),
+        peak_memory_mb=max(runtime.peak_memory_mb(), crew.peak_memory_mb()),
         steps=run.steps,
         loss=run.last_loss,
     )
+
+
+def _serve_follow(channel: Channel, configuration: dict[str, Any], state: dict[str, str]) -> None:
+    """Train as the leader does, on another device and other rows; the weights are the leader's."""
+    from backends import runtime
+
+    rank, size = int(configuration["rank"]), int(configuration["devices"])
+    _join(configuration, rank)
+    module, model = _load_model(channel, configuration, state)
+    spec, seed = Spec(**configuration["spec"]), int(configuration["seed"])
+    run = FollowerRun(spec, seed, channel, rank, size)
+    state["phase"] = "warmup"
+    _warm_up(module, model, run, configuration)
+    state["phase"] = "training"
+    _train(module, model, run, configuration)
+    channel.send("done", peak_memory_mb=runtime.peak_memory_mb())
+    channel.receive()  # until all are ended
+
+
+def _gather(channel: Channel, configuration: dict[str, Any]) -> Crew:
+    """The other devices' processes, if there are any: started, and met."""
+    if int(configuration.get("devices", 1)) == 1:
+        return Crew()
+    import backends
+
+    selection = backends.select()
+    configuration["backend"] = selection.hardware.backend
+    crew = Followers(channel, configuration, selection.environment())
+    _join(configuration, 0)
+    return crew
+
+
+def _join(configuration: dict[str, Any], rank: int) -> None:
+    from backends import data_parallel
+
+    size, place = int(configuration["devices"]), configuration["rendezvous"]
+    data_parallel.join(configuration["backend"], rank, size, place)
+
+
+def _load_model(
+    channel: Channel, configuration: dict[str, Any], state: dict[str, str]
+) -> tuple[ModuleType, Any]:
+    state["phase"] = "import"
+    module = _load_candidate(channel, configuration)
+    state["phase"] = "build"
+    return module, _build(module, Spec(**configuration["spec"]), int(configuration["seed"]))
+
+
+def _warm_up(module: ModuleType, model: Any, run: Run, configuration: dict[str, Any]) -> None:
+    """Train a little, for what is compiled; then let the model be as it was built."""
+    from backends import runtime
+
+    model.train()
+    with _fewer_collections():
+        _train(module, model, run, configuration)
+    fresh = _build(module, run.spec, run.seed)
+    model.load_state_dict(fresh.state_dict())
+    del fresh
+    model.zero_grad(set_to_none=True)
+    runtime.seed(run.seed)
+    if int(configuration.get("devices", 1)) > 1:
+        from backends import data_parallel
+
+        data_parallel.equalise(model)
+        data_parallel.own_noise(run.seed)
+    runtime.reset_peak_memory()
+
+
+def _train(module: ModuleType, model: Any, run: Run, configuration: dict[str, Any]) -> None:
+    """Train; several devices must then have the same weights. Raises RanksApart."""
+    from backends import runtime
+
+    several = int(configuration.get("devices", 1)) > 1
+    if several:
+        from backends import data_parallel
+
+        data_parallel.watch(model)
+    module.train(model, run)
+    runtime.synchronize()
+    if several:
+        data_parallel.check_equal(model)
 
 
 def _restore(
@@ -311,6 +391,7 @@ def _as_float32(array: np.ndarray, dtype: str) -> np.ndarray:
 
 ROLES: dict[str, Callable[[Channel, dict[str, Any], dict[str, str]], None]] = {
     "train": _serve_train,
+    "follow": _serve_follow,
     "answer": _serve_answers,
     "sample": _serve_sample,
 }

@@ -28,7 +28,14 @@ from prepare.compiled import keep_compiled
 from prepare.dataset import Dataset, prepare_dataset
 from prepare.errors import UsageError
 from prepare.evaluate import evaluate, question_rows
-from prepare.isolation import NEVER_STOPPED, Access, Sandbox, access_for, text_folders
+from prepare.isolation import (
+    Access,
+    Sandbox,
+    access_for,
+    not_stopped,
+    require_loopback,
+    text_folders,
+)
 from prepare.messages import Touched
 from prepare.outcome import Failure, Outcome, Result
 from prepare.probes import ProbeReport
@@ -41,6 +48,7 @@ from prepare.training import (
     EventSink,
     Trained,
     TrainingFailed,
+    accelerators,
     ring_bytes,
     train_candidate,
 )
@@ -100,6 +108,8 @@ def run_experiment(
     style = upstream.style_of(script)
     if isinstance(style, Failure):
         return _record(folder, replace(style, run_dir=str(folder)))
+    if settings.devices > 1:
+        require_loopback(sandbox, settings.devices)
     emit("phase", {"phase": "prepare"})
     dataset = prepare_dataset(settings, emit)
     if style == "upstream":
@@ -140,13 +150,14 @@ def score_id(settings: Settings, dataset: Dataset, hardware_id: str, shared_by: 
     shared_by: runs that share the device at the same time; each has the less of it.
     """
     shared = f" shared by {shared_by}" if shared_by > 1 else ""
+    together = f" times {settings.devices}" if settings.devices > 1 else ""
     parts = {
         "harness": HARNESS_VERSION,
         "text": dataset.fingerprint,
         "max_seq_len": settings.max_seq_len,
         "time_budget": settings.time_budget,
         "token_budget": settings.token_budget,
-        "hardware": hardware_id + shared,
+        "hardware": hardware_id + together + shared,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -211,7 +222,12 @@ class _Experiment:
             clear(left)
         ring = SharedFile(ring_bytes(self._settings.max_seq_len))
         process = CandidateProcess(
-            self._folder, "train", self._environment, access=self._access, shared=(ring,)
+            self._folder,
+            "train",
+            self._environment,
+            access=self._access,
+            shared=(ring,),
+            loopback=self._settings.devices > 1,
         )
         self._touched = process.touched
         try:
@@ -360,7 +376,8 @@ class _Experiment:
         hello, built, seconds = trained.hello, trained.built, _phases(trained.seconds)
         training = seconds["training"]
         rate = trained.tokens / training
-        flops = rate * built.flops_per_token
+        # Of each accelerator, since the peaks are of one.
+        flops = rate * built.flops_per_token / accelerators(hello, self._settings.devices)
         peak, measured = hello.peak_flops, hello.measured_peak_flops
         return Result(
             val_bpb=score.val_bpb,
@@ -392,6 +409,7 @@ class _Experiment:
             seed=self._settings.seed,
             weights=str(trained.weights),
             run_dir=str(self._folder),
-            not_protected_against=(*self._access.sandbox.does_not_stop(), *NEVER_STOPPED),
+            devices=self._settings.devices,
+            not_protected_against=not_stopped(self._access.sandbox, self._settings.devices),
             touched=self._reported(),
         )

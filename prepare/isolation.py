@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from prepare.cache import cache_root
+from prepare.errors import EnvironmentProblem
 from prepare.settings import Settings
 
 PACKAGES = ("backends", "prepare")
@@ -26,6 +27,13 @@ NEVER_STOPPED = (
     "answers that depend on the future too rarely for the probes to meet: what that can earn was "
     "measured, 0.01 bits per byte at one hard token in 64",
 )
+# Where several devices train one model, by whether the tier is strict.
+OPENED_FOR_DEVICES = {
+    True: "while it trains on several devices: talking among its own processes over a network of "
+    "their own that has no way out (that much more of the kernel can be reached)",
+    False: "while it trains on several devices: processes on this machine that connect to the "
+    "ports by which its own exchange gradients",
+}
 
 
 class Command(Protocol):
@@ -55,8 +63,15 @@ class Sandbox(Protocol):
         readable: Sequence[Path],
         writable: Sequence[Path],
         listable: Sequence[Path],
+        loopback: bool = False,
     ) -> Command:
-        """The command that runs `argv` with these paths, what the system needs, and no network."""
+        """The command that runs `argv` with these paths, what the system needs, and no network.
+
+        loopback: its processes may speak to each other over one that nobody else is on.
+        """
+
+    def loopback_problem(self) -> str:
+        """Why `loopback` can't be had; "" if it can."""
 
     def started(self, pid: int) -> None:
         """Called when the process runs and has not been spoken to yet."""
@@ -90,8 +105,12 @@ class Unconfined:
         readable: Sequence[Path],
         writable: Sequence[Path],
         listable: Sequence[Path],
+        loopback: bool = False,
     ) -> PlainCommand:
         return PlainCommand(list(argv), dict(env))
+
+    def loopback_problem(self) -> str:
+        return ""
 
     def started(self, pid: int) -> None:
         return
@@ -128,6 +147,22 @@ class Access:
     listable: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
     warm_from: tuple[Path, ...] = ()
+
+
+def not_stopped(sandbox: Sandbox, devices: int) -> tuple[str, ...]:
+    """What a candidate that trains on so many devices can still do, in words."""
+    opened = (OPENED_FOR_DEVICES[sandbox.strict],) if devices > 1 else ()
+    return (*sandbox.does_not_stop(), *opened, *NEVER_STOPPED)
+
+
+def require_loopback(sandbox: Sandbox | None, devices: int) -> None:
+    """Raises EnvironmentProblem where processes of several devices couldn't speak."""
+    why = sandbox.loopback_problem() if sandbox is not None else ""
+    if sandbox is not None and why:
+        raise EnvironmentProblem(
+            f"devices = {devices} can't be had in the sandbox {sandbox.name}: {why}",
+            "name another tier with --sandbox (`autoresearch doctor` lists them), or train on one",
+        )
 
 
 def text_folders(settings: Settings) -> tuple[Path, ...]:

@@ -16,6 +16,8 @@ class Result:
     mfu_measured_percent: against measured_peak_flops, the matrix product's speed (FLOP/s) found in
     the candidate process before any of its code was loaded. FLOPs per token,
     parameters and depth are the candidate's own word. probes: largest deviations found.
+    devices: how many trained one model together; scoring takes one. Speed and MFU are of all, peak
+    memory of the one that took most.
     tier: the isolation that held; not_protected_against: what it can't stop. touched: what the
     audit hook saw the candidate reach for beyond what it was given. weights: path of the
     safetensors file, or None.
@@ -50,6 +52,7 @@ class Result:
     seed: int
     weights: str | None
     run_dir: str
+    devices: int = 1
     not_protected_against: tuple[str, ...] = ()
     touched: tuple[str, ...] = ()
 

@@ -139,14 +139,17 @@ class CandidateProcess:
         shared: Sequence[SharedFile] = (),
         touched: list[Touched] | None = None,
         bounds: Bounds | None = None,
+        loopback: bool = False,
     ) -> None:
         """Start it.
 
         Args:
             access: what it may reach, and the sandbox it runs in; None: everything, and none.
             shared: what it shares with the harness. touched: where the audit hook's reports are
-                added; a list of its own by default. bounds: beyond them it is killed.
+                added; a list of its own by default. bounds: beyond them it is killed. loopback:
+                whether it starts others, of other devices, that it exchanges gradients with.
         """
+        self._loopback = loopback
         self._access = access or Access(Unconfined())
         self._role, self._shared, self._run_dir = role, shared, run_dir
         self._bounds = bounds or Bounds()
@@ -201,6 +204,7 @@ class CandidateProcess:
             readable=access.readable,
             writable=[self.folder, *(path for block in shared for path in block.paths)],
             listable=access.listable,
+            loopback=self._loopback,
         )
 
     def configure(self, **fields: Any) -> None:

@@ -2,6 +2,9 @@
 
 This runs inside the candidate process, so nothing here is trusted: the harness keeps its own
 clock, its own count of tokens and its own score.
+
+Where several devices train one model, `train` runs once for each, and a batch of n rows is shared
+out: each gets n / devices of them. Here is the leader's side, see `prepare.ranks` for the others.
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ class Run:
     """The harness as the candidate sees it.
 
     `batches(n)` yields `(x, y)`: int64 tensors of shape (n, max_seq_len) on the device, y being
-    the token after each of x. `progress` is the share of the budget that is spent, 0 to 1.
+    the token after each of x; of several devices each gets its share of the n rows. `progress` is
+    the share of the budget that is spent, 0 to 1 (with several devices as of the batch's
+    beginning, so that all see the same).
     """
 
     def __init__(self, spec: Spec, seed: int) -> None:
@@ -50,13 +55,44 @@ class Run:
         raise NotImplementedError
 
 
-def _check_batch_size(value: Any) -> int:
+class Crew:
+    """The other devices that train with this one, as the first of them sees them: here, none."""
+
+    size = 1
+
+    def batch(self, **fields: Any) -> None:
+        """Tell the others of a batch: `rows`, `progress` and where it lies."""
+
+    def wait_taken(self) -> None:
+        """Wait until the others have copied their rows."""
+
+    def stop(self, progress: float) -> None:
+        """Tell the others that the batches end here."""
+
+    def peak_memory_mb(self) -> float:
+        """The highest of the others' peaks, when they are done."""
+        return 0.0
+
+
+def check_batch_size(value: Any, devices: int) -> int:
+    """The number of rows asked for. Raises ValueError unless each device gets as many."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"run.batches() needs a whole number of rows, at least 1, not {value!r}")
+    if value % devices:
+        raise ValueError(
+            f"run.batches({value}): {devices} devices share the rows, so their number must be a "
+            f"multiple of {devices}"
+        )
     return value
 
 
-def _to_device(rows: np.ndarray) -> tuple[Any, Any]:
+def random_rows(random: np.random.Generator, spec: Spec, rows: int) -> np.ndarray:
+    """Rows of random tokens (rows, max_seq_len + 1), to warm up on."""
+    return random.integers(spec.vocab_size, size=(rows, spec.max_seq_len + 1))
+
+
+def to_device(rows: np.ndarray) -> tuple[Any, Any]:
+    """Inputs and targets of rows (n, T + 1), as tensors."""
     from backends import runtime
 
     return runtime.from_numpy(rows[:, :-1]), runtime.from_numpy(rows[:, 1:])
@@ -65,8 +101,9 @@ def _to_device(rows: np.ndarray) -> tuple[Any, Any]:
 class WarmupRun(Run):
     """Random tokens for a few steps, so that everything is compiled before the clock starts."""
 
-    def __init__(self, spec: Spec, seed: int, seconds: float) -> None:
+    def __init__(self, spec: Spec, seed: int, seconds: float, crew: Crew | None = None) -> None:
         super().__init__(spec, seed)
+        self._crew = crew or Crew()
         self._logs = 0
         self._deadline = time.monotonic() + seconds
         self._random = np.random.default_rng(seed)
@@ -76,12 +113,13 @@ class WarmupRun(Run):
         return 0.0
 
     def batches(self, device_batch_size: int) -> Iterator[tuple[Any, Any]]:
-        rows = _check_batch_size(device_batch_size)
-        shape = (rows, self.spec.max_seq_len + 1)
+        rows = check_batch_size(device_batch_size, self._crew.size)
         for _ in range(WARMUP_MAX_BATCHES):
             if self._logs >= WARMUP_LOGS or time.monotonic() > self._deadline:
-                return
-            yield _to_device(self._random.integers(self.spec.vocab_size, size=shape))
+                break
+            self._crew.batch(rows=rows, progress=0.0)
+            yield to_device(random_rows(self._random, self.spec, rows // self._crew.size))
+        self._crew.stop(0.0)
 
     def log(self, step: int, loss: Any, **more: Any) -> None:
         self._logs += 1
@@ -96,9 +134,12 @@ class TimedRun(Run):
         seed: int,
         channel: Channel,
         budget: dict[str, float],
+        crew: Crew | None = None,
     ) -> None:
         super().__init__(spec, seed)
         self._channel = channel
+        self._crew = crew or Crew()
+        self._agreed = 0.0
         self._seconds = budget.get("seconds")
         self._tokens = budget.get("tokens")
         self._consumed = 0
@@ -109,6 +150,9 @@ class TimedRun(Run):
 
     @property
     def progress(self) -> float:
+        return self._agreed if self._crew.size > 1 else self._spent()
+
+    def _spent(self) -> float:
         if self._tokens is not None:
             return min(1.0, self._consumed / self._tokens)
         if self._started is None or self._seconds is None:
@@ -116,17 +160,24 @@ class TimedRun(Run):
         return min(1.0, (time.monotonic() - self._started) / self._seconds)
 
     def batches(self, device_batch_size: int) -> Iterator[tuple[Any, Any]]:
-        rows = _check_batch_size(device_batch_size)
-        if self.progress >= 1.0:
+        rows = check_batch_size(device_batch_size, self._crew.size)
+        yield from self._until_spent(rows)
+        self._agreed = self._spent()
+        self._crew.stop(self._agreed)
+
+    def _until_spent(self, rows: int) -> Iterator[tuple[Any, Any]]:
+        if self._spent() >= 1.0:
             return
         self._channel.send("open", rows=rows)
         ring: np.ndarray | None = None
+        place: dict[str, Any] = {}
         slowest = 0.0
         while True:
             message = self._channel.receive()
             if message["kind"] == "end":
                 return
             if message["kind"] == "opened":
+                place = {name: message[name] for name in ("ring", "shape", "dtype")}
                 ring = shared_array(message["ring"], tuple(message["shape"]), message["dtype"])
                 continue
             if message["kind"] != "slot":
@@ -135,15 +186,18 @@ class TimedRun(Run):
                 continue
             now = time.monotonic()
             self._started = now if self._started is None else self._started
-            batch = _to_device(ring[message["slot"]])
+            self._agreed = self._spent()
+            self._crew.batch(slot=message["slot"], rows=rows, progress=self._agreed, **place)
+            batch = to_device(ring[message["slot"], : rows // self._crew.size])
+            self._crew.wait_taken()
             self._channel.send("released", slot=message["slot"])
             yield batch
             self._consumed += rows * self.spec.max_seq_len
             # One micro-batch may take seconds on a slow device: don't begin one that can't end.
             slowest = max(slowest * 0.9, time.monotonic() - now)
-            if self._seconds is not None and self.progress + slowest / self._seconds > 1.0:
+            if self._seconds is not None and self._spent() + slowest / self._seconds > 1.0:
                 return
-            if self.progress >= 1.0:
+            if self._spent() >= 1.0:
                 return
 
     def log(self, step: int, loss: Any, **more: Any) -> None:

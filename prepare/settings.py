@@ -41,6 +41,7 @@ class Settings(BaseModel):
     max_seq_len: int = Field(512, ge=16, description="context length in tokens")
     time_budget: float = Field(300.0, gt=0, description="seconds of training")
     token_budget: int | None = Field(None, gt=0, description="train on this many tokens instead")
+    devices: int = Field(1, ge=1, le=64, description="devices of this machine that train one model")
     eval_bytes: int = Field(400_000, ge=1_000, description="validation text, in whole documents")
     seed: int = Field(42, ge=0, description="seed of weights and row order")
     startup_timeout: float = Field(120.0, gt=0, description="seconds to load the framework")

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from backends.hardware import Hardware, why_not_together
 from prepare.cache import explained
 from prepare.channel import ProtocolError, SharedFile
-from prepare.errors import PrepareError
+from prepare.errors import EnvironmentProblem, PrepareError
 from prepare.feed import Feed
 from prepare.messages import Built, Hello, Open, Progress, Weights, failed_report, parse
 from prepare.packing import Rows
@@ -71,6 +72,21 @@ def ring_bytes(max_seq_len: int) -> int:
     """Size of the ring for batches of any allowed size; untouched memory costs nothing."""
     rows = MAX_BATCH_TOKENS // max_seq_len
     return SLOTS * rows * (max_seq_len + 1) * MAX_TOKEN_BYTES
+
+
+def check_devices(hello: Hello, devices: int) -> None:
+    """Raises EnvironmentProblem where this machine can't train one model on so many devices."""
+    why = why_not_together(Hardware.from_dict(hello.hardware), devices) if devices > 1 else ""
+    if why:
+        raise EnvironmentProblem(
+            f"devices = {devices} can't be had: {why}",
+            "set `devices` in autoresearch.toml to what this machine has",
+        )
+
+
+def accelerators(hello: Hello, devices: int) -> int:
+    """How many times one device's peak there is: processes on a CPU share its cores."""
+    return 1 if hello.backend == "cpu" else devices
 
 
 class Feeder(threading.Thread):
@@ -255,6 +271,7 @@ class TrainingRun:
             raise TrainingFailed(*failed_report(message))
         if kind == "hello" and self._phase == "startup":
             self._hello = parse(Hello, message)
+            check_devices(self._hello, self._settings.devices)
             self._enter("build", now)
         elif kind == "built" and self._phase == "build":
             self._built = parse(Built, message)
@@ -321,7 +338,10 @@ class TrainingRun:
         elapsed = now - (self._clock_started or now)
         rate = self._tokens / elapsed if elapsed > 0 else 0.0
         flops = self._built.flops_per_token if self._built else 0.0
-        peak = (self._hello.peak_flops or self._hello.measured_peak_flops) if self._hello else None
+        peak = None
+        if self._hello is not None:
+            peak = self._hello.peak_flops or self._hello.measured_peak_flops
+            peak = peak and peak * accelerators(self._hello, self._settings.devices)
         self._on_event(
             "progress",
             {
@@ -388,6 +408,9 @@ def train_candidate(
         **configuration,
         weights=str(process.folder / WEIGHTS_NAME),
         budget=budget,
+        devices=settings.devices,
+        handles=list(ring.handles),
+        rendezvous=str(process.folder / "rendezvous"),
         warmup_seconds=settings.warmup_timeout / 2,
     )
     return TrainingRun(process, settings, rows, ring, on_event, weights).drive()

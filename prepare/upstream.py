@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
+from prepare.errors import UsageError
 from prepare.orphans import MARK_VARIABLE, Guard, kill_marked
 from prepare.outcome import Failure, Outcome, Result
 from prepare.process import (
@@ -97,7 +98,15 @@ def run_script(
     environment: Mapping[str, str],
     emit: EventSink,
 ) -> Outcome:
-    """Run an upstream-style script to its end and read the summary it prints, unverified."""
+    """Run an upstream-style script to its end and read the summary it prints, unverified.
+
+    Raises UsageError where several devices are to train one model.
+    """
+    if settings.devices > 1:
+        raise UsageError(
+            f"devices = {settings.devices}, and an upstream-style script trains on one",
+            "set `devices = 1` in autoresearch.toml, or write it as a train module",
+        )
     emit("phase", {"phase": "training"})
     emit("warning", {"message": "an upstream-style script scores itself: verified is false"})
     log = folder / "train.log"
