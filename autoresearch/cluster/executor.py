@@ -11,6 +11,7 @@ than the others is begun a second time where a slot is free; the first to end co
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import time
@@ -35,7 +36,7 @@ from prepare.runfiles import fresh_folder
 
 MEASURES = "autoresearch.worker:KINDS"
 PRETRAINING = "pretraining"  # the kind of measuring that needs a device
-MOST_LOST = 3  # times that a run is begun again before it is given up
+MOST_LOST = 2  # times that a run is begun again before it is given up
 SLOW_TIMES, SLOW_KNOWN = 3.0, 3  # times the median of at least so many runs
 TICK = 0.5  # seconds: the longest wait before the cluster is looked at again
 EARLIER = 60  # runs whose facts tell later ones what is usual
@@ -130,6 +131,7 @@ class RayExecutor:
     def slots(self) -> Mapping[str, int]:
         """This study's share by kind, the deciding kind first; at least one, or it would wait for
         a cluster that is full, or a node that is on its way, with nothing in line."""
+        self.workers.look()
         return {kind: max(1, self.workers.shares.get(kind, 0)) for kind in self.workers.kinds}
 
     @property
@@ -191,7 +193,8 @@ class RayExecutor:
     def _begin(self) -> None:
         demand: dict[str, int] = {}
         for run in self._runs.values():
-            demand[run.kind] = demand.get(run.kind, 0) + 1
+            # A slow one asks for another slot.
+            demand[run.kind] = demand.get(run.kind, 0) + (2 if self._slow(run) else 1)
         self.workers.tend(demand)
         for run in tuple(self._queue):
             idle = self.workers.idle(run.kind)
@@ -221,23 +224,31 @@ class RayExecutor:
         """Where a slot has nothing else to do: a slow node must not hold up the others."""
         if self._queue:
             return
-        now = time.monotonic()
         for run in self._runs.values():
-            known = self._took.get(run.kind, [])
-            if len(run.makers) != 1 or len(known) < SLOW_KNOWN or run.taking:
-                continue
-            usual = statistics.median(known)
-            if now - run.begun < max(self.patience.slow, SLOW_TIMES * usual):
+            if not self._slow(run):
                 continue
             slow = run.makers[0]
             idle = [w for w in self.workers.idle(run.kind) if w.node.id != slow.node.id]
             idle = idle or self.workers.idle(run.kind)
             if idle:
+                took, usual = time.monotonic() - run.begun, self._usual(run.kind)
                 self._tell(
-                    f"a run on {slow.node.host} takes {now - run.begun:.0f} s where {usual:.0f} s "
-                    f"are usual: begun a second time on {idle[0].node.host}"
+                    f"a run on {slow.node.host} takes {took:.0f} s where {usual:.0f} s are usual: "
+                    f"begun a second time on {idle[0].node.host}"
                 )
                 self._give(run, idle[0])
+
+    def _slow(self, run: _Run) -> bool:
+        """Made by one worker, much longer than others are, and not about to end."""
+        if len(run.makers) != 1 or run.taking:
+            return False
+        most = max(self.patience.slow, SLOW_TIMES * self._usual(run.kind))
+        return time.monotonic() - run.begun > most
+
+    def _usual(self, kind: str) -> float:
+        """Seconds that a run takes; infinite while that isn't known."""
+        known = self._took.get(kind, ())
+        return statistics.median(known) if len(known) >= SLOW_KNOWN else math.inf
 
     def _compare_versions(self, worker: Worker) -> None:
         """Say once for each node what differs there: scores may depend on it."""
@@ -346,7 +357,9 @@ class RayExecutor:
         run.lost += 1
         if run.lost > MOST_LOST:
             text = f"no worker brought it to its end in {run.lost} attempts: {why}"
-            self._end(run, Replicate(run.request.seed, None, failure=Failure("run", LOST, text)))
+            failure = Failure("worker", LOST, text)
+            details = {"run_dir": str(run.request.run_dir)}
+            self._end(run, Replicate(run.request.seed, None, failure=failure, details=details))
             return
         self._tell(f"a run on {worker.node.host} was lost and is made again: {why}")
         self._queue.appendleft(run)

@@ -80,7 +80,7 @@ class Workers:
 
     def __post_init__(self) -> None:
         self.cluster.announce(self.driver)
-        self._look()
+        self.look()
 
     @property
     def driver(self) -> Driver:
@@ -97,34 +97,33 @@ class Workers:
     # -- how many, and where ---------------------------------------------------------------------
 
     def tend(self, demand: Mapping[str, int]) -> None:
-        """See what the cluster has, and start and retire workers accordingly, now and then.
+        """Start and retire workers by what the cluster has and what this study needs.
 
         demand: runs by kind, waiting and under way. Raises EnvironmentProblem where no node of a
         kind can make runs.
         """
-        now = time.monotonic()
-        starved = any(self._count(kind) < self._wanted(kind, runs) for kind, runs in demand.items())
-        if now - self._looked < (self.patience.look / 4 if starved else self.patience.look):
-            return
-        self._look()
+        self.look()
         for kind in self.kinds:
             self._check_left(kind)
             self._retire(kind, self._count(kind) - self.shares[kind])
             self._move(kind)
-            for _ in range(self._wanted(kind, demand.get(kind, 0)) - self._count(kind)):
+            wanted = min(self.shares[kind], demand.get(kind, 0))
+            for _ in range(wanted - self._count(kind)):
                 self._start(kind)
+        now = time.monotonic()
         for worker in self:
             if worker.state == IDLE and now - worker.since > self.patience.idle:
                 self.end(worker)
 
-    def _wanted(self, kind: str, runs: int) -> int:
-        return min(self.shares[kind], runs)
-
     def _count(self, kind: str) -> int:
         return sum(w.seat.kind == kind and not w.leaving for w in self)
 
-    def _look(self) -> None:
-        self._looked = time.monotonic()
+    def look(self) -> None:
+        """See what the cluster has and what this study's share is, if it is time to."""
+        now = time.monotonic()
+        if self._looked and now - self._looked < self.patience.look:
+            return
+        self._looked = now
         self.nodes = self.cluster.nodes()
         drivers, self._seats = self.cluster.names()
         total = slots(self._usable)
