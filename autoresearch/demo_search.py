@@ -141,7 +141,7 @@ def run_search(
         trials=found,
         champion=state.champion,
         noise=None if noise is None else noise.sd,
-        gain=together(lineage(state)),
+        gain=together(lineage(state)) or 0.0,
         seconds=time.monotonic() - began,
         meaning=meaning(found, None if noise is None else noise.sd, lineage(state)),
     )
@@ -179,7 +179,7 @@ def meaning(trials: tuple[Trial, ...], noise: float | None, kept: list[Trial]) -
     if champions:
         said += (
             f"Of {_ideas(len(tried))} {champions} passed: in the same {RUN_SECONDS:.0f} seconds "
-            f"of training val_bpb ends {abs(together(kept)):.2f} lower than where it began."
+            f"of training val_bpb ends {abs(together(kept) or 0.0):.2f} lower than where it began."
         )
     elif tried:
         said += f"Of {_ideas(len(tried))} none passed: most don't, so a real study runs all night."

@@ -38,7 +38,7 @@ def rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         gain = "" if champion["gain"] is None else f"  ({champion['gain']:+.4f} since the baseline)"
         score = f"{document['metric']} {number(champion['score'])}"
         found.append(("champion", f"trial {champion['id']}  {score}{gain}"))
-        if champion["gain"] is not None:
+        if champion["id"]:
             found.append(("", champion["idea"]))
             found.append(("baseline", number(document["baseline"])))
     if noise is not None:

@@ -116,9 +116,14 @@ def extra_runs(count: int) -> str:
     return f"{count} extra run{'' if count == 1 else 's'} to be sure" if count else ""
 
 
-def together(kept: Sequence[Trial]) -> float:
-    """What a lineage came to. Each effect was measured seed by seed; plain scores were not."""
-    return sum(trial.delta or 0.0 for trial in kept)
+def together(kept: Sequence[Trial]) -> float | None:
+    """What a lineage came to. Each effect was measured seed by seed; plain scores were not.
+
+    None where the steps have several score ids: such effects don't add up.
+    """
+    if len({trial.score_id for trial in kept[1:]}) > 1:
+        return None
+    return sum(trial.delta or 0.0 for trial in kept[1:])
 
 
 def show_kept(out: Output, metric: str, kept: Sequence[Trial]) -> None:
@@ -134,9 +139,13 @@ def verdict(metric: str, kept: Sequence[Trial]) -> str:
     if not steps:
         return f"Best: the baseline, {metric} {number(first.score)}. No edit of it is kept."
     gain = together(kept)
-    share = f" ({abs(gain / first.score):.1%})" if first.score else ""
-    which = f"Best: trial {best.id}, {metric} {number(best.score)}"
-    words = f"{which}: {gain:+.4f}{share} against the baseline"
+    words = f"Best: trial {best.id}, {metric} {number(best.score)}"
+    if gain is None:
+        words += "; the steps were measured under several score ids, so they don't add up"
+    else:
+        compares = first.score and first.score_id == best.score_id
+        share = f" ({abs(gain / first.score):.1%})" if first.score and compares else ""
+        words += f": {gain:+.4f}{share} against the baseline"
     sure = [trial.confidence for trial in kept[1:] if trial.confidence is not None]
     each = f", in {steps} steps" if steps > 1 else ""
     if len(sure) == steps:

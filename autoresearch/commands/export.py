@@ -161,12 +161,12 @@ def readme(study: AnyStudy, kept: list[Trial]) -> str:
     from autoresearch.report.markdown import escape
 
     metric = study.task.objective.metric
-    settings = study.conditions
+    settings, gain = study.conditions, together(kept)
+    change = "" if gain is None else f"{gain:+.6f} from a baseline of {number(kept[0].score)}, by "
     lines = [
         f"# Study {study.tag}",
         "",
-        f"{metric}: {together(kept):+.6f} from a baseline of {number(kept[0].score)}, by "
-        f"{len(kept) - 1} kept of {len(study.state.trials) - 1} trials.",
+        f"{metric}: {change}{len(kept) - 1} kept of {len(study.state.trials) - 1} trials.",
         "",
         f"| trial | {metric} | effect | confidence | idea |",
         "|---|---|---|---|---|",

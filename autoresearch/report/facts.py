@@ -43,7 +43,7 @@ def verdict(story: Story) -> str:
         stands = f"{metric} {score(story, best)}"
         return f"None of {tried} was shown to be better than the baseline, {stands}."
     kept_words = f"{totals['kept']} kept idea{'' if totals['kept'] == 1 else 's'} of {tried}"
-    if story["baseline"] is None:
+    if story["baseline"] is None or totals["gain"] is None:
         return f"{metric} {score(story, best)}, after {kept_words}; {OTHER_SCORE}."
     base, better = story["baseline"], gain(story, totals["gain"]).lstrip("+")
     share = f" ({abs(totals['gain'] / base):.1%})" if base else ""
@@ -64,10 +64,9 @@ def _score(story: Story) -> Iterator[Fact]:
     note = "" if noise is None else f"one run scatters by ±{noise['sd']:.2g}"
     note = "repeats agree exactly" if noise and not noise["sd"] else note
     yield Fact(f"best {story['metric']}", score(story, story["best"]), note)
-    if story["totals"]["kept"] and story["baseline"] is not None:
-        yield Fact(
-            "gain", gain(story, story["totals"]["gain"]), f"from {score(story, story['baseline'])}"
-        )
+    found, base = story["totals"]["gain"], story["baseline"]
+    if story["totals"]["kept"] and base is not None and found is not None:
+        yield Fact("gain", gain(story, found), f"from {score(story, base)}")
 
 
 def _checked(story: Story) -> Iterator[Fact]:

@@ -159,8 +159,7 @@ class Story:
 
     def _totals(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         state, kept = self.state, lineage(self.state)
-        # Effects under different score ids don't add up.
-        same = [trial for trial in kept[1:] if trial.score_id == kept[-1].score_id]
+        gain = together(kept)
         tried = [row for row in rows if row["parent"] is not None]
         better = -1.0 if self.study.task.objective.direction == "minimize" else 1.0
         asked = [row for row in tried if row["proposer"]]
@@ -168,7 +167,7 @@ class Story:
             "trials": len(tried),
             "kept": max(0, len(kept) - 1),
             "counts": counts(state),
-            "gain": better * together(same),
+            "gain": None if gain is None else better * gain,
             "runs": sum(row["runs"] for row in rows),
             "extra_runs": sum(row["extra_runs"] for row in rows),
             "hours": rows[-1]["hours"] if rows else 0.0,

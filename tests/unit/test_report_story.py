@@ -12,6 +12,8 @@ import pytest
 
 from autoresearch.console import to_json
 from autoresearch.engine.trial import Cost, DiffStat
+from autoresearch.live import rows
+from autoresearch.narration import verdict as narrated
 from autoresearch.opening import open_study
 from autoresearch.report.charts import charts
 from autoresearch.report.effects import quantile
@@ -19,6 +21,8 @@ from autoresearch.report.facts import figures, verdict
 from autoresearch.report.kinds import kind_by_size, kind_of
 from autoresearch.report.rows import Rows
 from autoresearch.report.story import Story, story_of
+from autoresearch.standing import Look
+from autoresearch.study import lineage
 from tests.unit.reported import night, run, trial, write, write_task
 
 
@@ -157,7 +161,7 @@ def test_nothing_is_said_across_score_ids(tmp_path: Path) -> None:
     assert [(step["part"], step["id"]) for step in told["steps"]] == [
         (0, 0), (0, 2), (0, 6), (0, 7), (1, 8),
     ]  # fmt: skip
-    assert told["baseline"] is None and told["totals"]["gain"] == pytest.approx(0.2)
+    assert told["baseline"] is None and told["totals"]["gain"] is None
     assert [kind["gain"] for kind in told["kinds"]] == [pytest.approx(0.2)]
     assert verdict(told) == (
         "val_bpb 4.810000, after 3 kept ideas of 8 trials; the baseline's score meant something "
@@ -165,6 +169,12 @@ def test_nothing_is_said_across_score_ids(tmp_path: Path) -> None:
     )
     assert not [fact for fact in figures(told) if fact.name == "gain"]
     assert "2.000000" not in charts(told)[0].summary
+    # Nor by whoever else tells how a study stands.
+    standing = Look(tmp_path)()
+    assert standing["champion"]["gain"] is None
+    told_by_status = " ".join(words for _, words in rows(standing))
+    assert "trial 8" in told_by_status and "since the baseline" not in told_by_status
+    assert "don't add up" in narrated("val_bpb", lineage(open_study(tmp_path).state))
 
 
 def test_a_clock_that_was_set_back(tmp_path: Path) -> None:
