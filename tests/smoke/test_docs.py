@@ -40,6 +40,8 @@ from autoresearch.notify import Notify
 from autoresearch.preset import ORDER
 from autoresearch.settings_file import read_part
 from autoresearch.task_table import read_task
+from autoresearch.trackers import Tracking
+from autoresearch.weights import Keeping
 from prepare.settings import FILE_NAME, Settings
 
 if sys.version_info >= (3, 11):
@@ -243,7 +245,8 @@ def test_settings_that_pages_show_are_understood(tmp_path: Path) -> None:
         (folder / FILE_NAME).write_text(block.text, encoding="utf-8")
         read_task(folder / FILE_NAME)
         Settings.load(folder)
-        read_part(folder / FILE_NAME, "notify", Notify)
+        for name, part in (("notify", Notify), ("weights", Keeping), ("tracker", Tracking)):
+            read_part(folder / FILE_NAME, name, part)
 
 
 Reader = Callable[[str], tuple[Path, tuple[str, ...]]]
