@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
 from autoresearch.cluster.nodes import NAMESPACE, Driver, Node, Seat, nodes_of, read_names
 from autoresearch.cluster.package import program_archive
+from autoresearch.cluster.waiting import await_head
 from prepare.errors import EnvironmentProblem, MissingTool
 
 LOCAL = "local"
+HEAD_SECONDS = 10.0  # in which the head of a cluster that is there answers
 # Nothing is told to anybody about a Ray that we start. Ray's own way to carry `uv run` to the nodes
 # would install packages there, which the nodes of an offline cluster can't.
 # The last one: what we send stands in for what `ray job submit` may have sent, not beside it.
@@ -54,6 +57,8 @@ class Connection:
 
     def _connect(self) -> None:
         _silence()
+        if re.fullmatch(r"[^/]+:\d+", self.address):
+            await_head(self.address, HEAD_SECONDS)  # Ray tries for minutes, and tells all of them
         own: dict[str, Any]
         if self.address == LOCAL:
             own = {"include_dashboard": False}  # ours is `autoresearch dashboard`

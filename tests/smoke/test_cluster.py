@@ -13,6 +13,7 @@ import pytest
 ray = pytest.importorskip("ray", reason="Ray isn't installed: pip install 'autoresearch[cluster]'")
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray without its test cluster")
 
+from autoresearch.cluster import connection  # noqa: E402
 from autoresearch.cluster.executor import RayExecutor  # noqa: E402
 from autoresearch.cluster.tokens import Tokens  # noqa: E402
 from autoresearch.cluster.workers import Patience  # noqa: E402
@@ -112,6 +113,12 @@ def until(true, seconds=15.0):
     while not true() and time.monotonic() < end:
         time.sleep(0.1)
     return true()
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once(monkeypatch):
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.1)
+    with pytest.raises(EnvironmentProblem, match=r"no Ray at 127\.0\.0\.1:9"):
+        connection.Connection("127.0.0.1:9")
 
 
 def test_a_kind_that_the_cluster_lacks_is_refused_with_those_that_it_has(cluster):
