@@ -17,6 +17,7 @@ In a process that joined nothing every function leaves things as they are.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import sys
@@ -65,8 +66,15 @@ def join(backend: str, rank: int, size: int, rendezvous: str) -> None:
             timeout=PATIENCE,
             device_id=device,
         )
+    # gloo's threads, met by the end of the process while they wait, would make it end in SIGABRT.
+    atexit.register(_leave)
     # Nothing is left to start while the clock runs.
     mean(torch.zeros((), device=device))
+
+
+def _leave() -> None:
+    with contextlib.suppress(RuntimeError):
+        dist.destroy_process_group()
 
 
 def rank() -> int:
