@@ -3,11 +3,15 @@
 What a processor does best is multiply matrices. Its fused kernels keep the scores out of memory,
 but they multiply small tiles and compute every key that a mask hides; here hidden blocks of keys
 are never touched, and the compiler fuses scale, mask and softmax between two large products. The
-scores of one block of queries are held in the compute dtype for the backward pass: T x T / 2
-numbers a head, which is little for a row of a few hundred tokens and too much for long ones.
+mask is numbers to add, made once: to compare positions anew for each score cost a third of the
+forward pass. The scores of one block of queries are held in the compute dtype for the backward
+pass: T x T / 2 numbers a head, which is little for a row of a few hundred tokens and too much for
+long ones.
 """
 
 from __future__ import annotations
+
+import functools
 
 import torch
 from torch import Tensor
@@ -18,9 +22,9 @@ from backends.attention.sdpa import full_causal, heads_first
 # 128 was best at T 256, 128 and 256 alike at T 512 to 2,048; 64 and 512 slower. The compiler
 # unrolls them, so long rows get wider ones.
 BLOCK, MANY_BLOCKS = 128, 8
-# Tokens of a row without a window: at 1,024 the fused kernel took 37 ms and this 42; at 2,048, on a
-# busy machine, 57 and 88; at 512 and below this was faster.
-LONGEST_CAUSAL = 512
+# Tokens of a row without a window: at 1,024 the fused kernel took 122 ms on one core and this 89;
+# at 2,048, on two, 110 and 103, for a memory that grows with the square.
+LONGEST_CAUSAL = 1024
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
@@ -43,9 +47,21 @@ def _block(q: Tensor, k: Tensor, v: Tensor, window: int, start: int, end: int) -
     """Queries start .. end - 1 of (B, H, T, D), with the keys that any of them sees."""
     first = max(0, start - window)
     scores = q[:, :, start:end] @ k[:, :, first:end].transpose(2, 3)
-    query = torch.arange(start, end, device=q.device)[:, None]
-    key = torch.arange(first, end, device=q.device)[None, :]
-    hidden = (key > query) | (query - key > window)
     wide = torch.promote_types(scores.dtype, torch.float32)
-    scores = (scores.to(wide) * q.shape[-1] ** -0.5).masked_fill(hidden, -torch.inf)
+    band = _band(window, end - start, wide, q.device)[:, first - start + window :]
+    scores = scores.to(wide) * q.shape[-1] ** -0.5 + band
     return torch.softmax(scores, dim=-1).to(v.dtype) @ v[:, :, first:end]
+
+
+@torch.compiler.assume_constant_result
+def _band(window: int, rows: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`_made_band` as a constant: the compiler would fuse its making into the softmax otherwise."""
+    return _made_band(window, rows, dtype, device)
+
+
+@functools.lru_cache(maxsize=64)
+def _made_band(window: int, rows: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(rows, window + rows): 0 where query row i sees key column i .. i + window, else -inf."""
+    ahead = torch.arange(window + rows)[None, :] - torch.arange(rows)[:, None]
+    hidden = (ahead < 0) | (ahead > window)
+    return torch.zeros(ahead.shape, dtype=dtype).masked_fill(hidden, -torch.inf).to(device)
