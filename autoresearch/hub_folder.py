@@ -27,7 +27,7 @@ from autoresearch.console import to_json
 from autoresearch.constants import constants_of
 from autoresearch.hub_tokenizer import BOS_NAME, hub_tokenizer
 from autoresearch.model_card import card
-from autoresearch.weights import (
+from autoresearch.model_folder import (
     CARD_NAME,
     EXPORTED_NAME,
     FACTS_NAME,

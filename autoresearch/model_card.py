@@ -1,6 +1,6 @@
 """A model card: what weights are, as Markdown that a person or a model hub reads.
 
-text = card(facts)        # facts as `autoresearch.weights` writes them into model.json
+text = card(facts)        # facts as `autoresearch.model_folder` writes them into model.json
 """
 
 from __future__ import annotations

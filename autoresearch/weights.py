@@ -1,20 +1,11 @@
-"""Finished weights and what they are, each in a folder that needs nothing else to be used.
+"""Whose weights a study keeps, each in a folder as `autoresearch.model_folder` says.
 
-    settle(study)                                    # keep the champion's, drop what is in its way
-    weights = Weights.open(study.weights / "0007")   # raises NoData, CorruptFile
-    weights.file, weights.script, weights.tokenizer, weights.facts["val_bpb"]
+    settle(study)                # keep the champion's, drop what is in its way
+    weights_of(study, 7)         # raises NoData, CorruptFile
 
-A study's are in `.autoresearch/weights/TAG/NNNN`, those of one `autoresearch train` stay in its run
-folder. Either holds
-
-    weights.safetensors   as training left them
-    train.py              the program that they belong to
-    vocabulary.json       the tokenizer that they were trained with
-    README.md             a model card
-    model.json            what they are, the SHA-256 of the weights among it; written last
-
-A study's folder appears whole or not at all, so a kill leaves the weights of a trial or none. The
-ledger holds the hash of what was scored: other weights are never taken for a trial's.
+They are in `.autoresearch/weights/TAG/NNNN`. A folder appears whole or not at all, so a kill leaves
+the weights of a trial or none. The ledger holds the hash of what was scored: other weights are
+never taken for a trial's.
 """
 
 from __future__ import annotations
@@ -23,8 +14,6 @@ import contextlib
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,43 +23,14 @@ from autoresearch.engine.errors import EngineError
 from autoresearch.engine.state import BASELINE, State
 from autoresearch.engine.task import Part
 from autoresearch.engine.trial import Replicate, Trial, TrialStatus
-from autoresearch.model_card import card
-from prepare.cache import read_json, sha256_file, sync, write_json
+from autoresearch.model_folder import FACTS_NAME, SCRIPT_NAME, WEIGHTS_NAME, Weights, describe
+from prepare.cache import read_json, sha256_file, sync
 from prepare.errors import CorruptFile, NoData, PrepareError
-from prepare.settings import FILE_NAME, NAMED_CORPORA, Settings
+from prepare.settings import FILE_NAME, Settings
 
 if TYPE_CHECKING:
     from autoresearch.study import Study
-    from prepare.tokenizer import Tokenizer
 
-WEIGHTS_NAME = "weights.safetensors"
-SCRIPT_NAME = "train.py"
-VOCABULARY_NAME = "vocabulary.json"
-EXPORTED_NAME = "model.safetensors"  # what model hubs call them
-CARD_NAME = "README.md"
-FACTS_NAME = "model.json"
-FORMAT = 1
-# Of a run's record; the rest is of no use with the weights, or names this machine's folders.
-_OF_RUN = (
-    "val_bpb",
-    "score_id",
-    "verified",
-    "seed",
-    "tokens",
-    "tokens_per_second",
-    "num_steps",
-    "num_params",
-    "depth",
-    "training_seconds",
-    "mfu_percent",
-    "mfu_measured_percent",
-    "peak_memory_mb",
-    "floor_bpb",
-    "backend",
-    "hardware",
-    "versions",
-    "tier",
-)
 _FRESH = ".new"
 
 
@@ -84,73 +44,12 @@ class Keeping(Part):
     )
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Weights that were checked against what is said of them."""
-
-    folder: Path
-    facts: Mapping[str, Any]
-
-    @classmethod
-    def open(cls, folder: Path) -> Weights:
-        """Those in `folder`. Raises NoData where it has none, CorruptFile where they are others."""
-        try:
-            facts = read_json(folder / FACTS_NAME)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise NoData(f"no weights are kept in {folder}", "name another folder") from error
-        found = cls(folder, facts)
-        gone = [p.name for p in (found.file, found.script, found._tokens) if not p.is_file()]
-        if gone:
-            raise CorruptFile(f"{folder} lacks {', '.join(gone)}", "train the program again")
-        if sha256_file(found.file) != facts.get("sha256"):
-            raise CorruptFile(
-                f"{found.file} isn't what {FACTS_NAME} says: its hash differs",
-                "somebody changed it; train the program again",
-            )
-        return found
-
-    @property
-    def file(self) -> Path:
-        """The safetensors file, which an export calls by another name."""
-        exported = self.folder / EXPORTED_NAME
-        return exported if exported.is_file() else self.folder / WEIGHTS_NAME
-
-    @property
-    def script(self) -> Path:
-        """The train module."""
-        return self.folder / SCRIPT_NAME
-
-    @property
-    def _tokens(self) -> Path:
-        return self.folder / VOCABULARY_NAME
-
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer. Raises CorruptFile."""
-        from prepare.tokenizer import Tokenizer
-
-        return Tokenizer.load(self._tokens)
-
-    @property
-    def max_seq_len(self) -> int:
-        """The context in tokens that the model was built for. Raises CorruptFile."""
-        try:
-            return int(self.facts["settings"]["max_seq_len"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise CorruptFile(
-                f"{self.folder / FACTS_NAME} doesn't say for which context the model was built",
-                "train the program again",
-            ) from error
-
-
-# -- a study's -----------------------------------------------------------------------------------
-
-
 def settle(study: Study, sweep: bool = False) -> list[str]:
     """Keep the weights that are wanted, drop the others; what didn't work, in words.
 
     Called again, also after a kill at any point, it finishes what was begun. sweep: look through
-    the runs of all trials for weights that a kill left there.
+    the runs of all trials for weights that a kill left there, and tell of champions' that go: an
+    earlier version kept them, or an earlier setting.
     """
     state, problems = study.state, []
     wanted = wanted_trials(state, study.keeping.keep)
@@ -162,11 +61,18 @@ def settle(study: Study, sweep: bool = False) -> list[str]:
         except (KeyError, TypeError, ValueError) as error:  # a record of another version
             why = f"its record can't be read ({type(error).__name__})"
             problems.append(f"the weights of trial {number} are not kept: {why}")
+    gone: set[int] = set()
     try:
-        _drop_others(study, wanted)
-        _clear_runs(study, state, wanted, sweep)
+        gone |= _drop_others(study, wanted)
+        gone |= _clear_runs(study, state, wanted, sweep)
     except OSError as error:
         problems.append(f"weights that nobody needs are still there: {error}")
+    if sweep and gone:
+        which = ", ".join(map(str, sorted(gone)))
+        problems.append(
+            f"dropped the weights of former champions ({which}): {FILE_NAME} asks for "
+            f'keep = "{study.keeping.keep}" under [weights]'
+        )
     return problems
 
 
@@ -201,6 +107,14 @@ def weights_of(study: Study, trial_id: int) -> Weights:
             "delete that folder",
         )
     return found
+
+
+def has_weights(study: Study, trial_id: int) -> bool | None:
+    """Whether those of a trial are kept; None where none of its runs left any, or none may be."""
+    if (study.weights / f"{trial_id:04d}").is_dir():
+        return True
+    left_some = any("weights" in run.details for run in study.state.trials[trial_id].replicates)
+    return False if left_some and study.keeping.keep != "none" else None
 
 
 def _belongs(facts: Mapping[str, Any], trial: Trial) -> bool:
@@ -280,21 +194,27 @@ def _settings_of(study: Study, trial: Trial) -> Settings:
     return Settings.model_validate(found)
 
 
-def _drop_others(study: Study, wanted: list[int]) -> None:
+def _drop_others(study: Study, wanted: list[int]) -> set[int]:
+    """Remove the folders of those that aren't wanted; whose they were."""
     names = {f"{number:04d}" for number in wanted}
-    for folder in study.weights.glob("[0-9]*"):
-        if folder.name not in names:
-            shutil.rmtree(folder)
+    others = [folder for folder in study.weights.glob("[0-9]*") if folder.name not in names]
+    for folder in others:
+        shutil.rmtree(folder)
+    return {int(folder.name) for folder in others if folder.name.isdecimal()}
 
 
-def _clear_runs(study: Study, state: State, wanted: list[int], sweep: bool) -> None:
-    """Remove weights from the folders of runs, where they are kept by now or not wanted."""
-    trials = state.trials.values()
+def _clear_runs(study: Study, state: State, wanted: list[int], sweep: bool) -> set[int]:
+    """Remove weights from the folders of runs, where they are kept by now or not wanted; which
+    former champions had their only ones there."""
+    trials, gone = state.trials.values(), set()
     for trial in trials if sweep else (t for t in trials if t.status is TrialStatus.KEEP):
         kept = (study.weights / f"{trial.id:04d}").is_dir()
         if kept or trial.id not in wanted:
             for path in study.run_folder(trial.id).glob(f"*/{WEIGHTS_NAME}"):
                 path.unlink(missing_ok=True)
+                if trial.status is TrialStatus.KEEP and not kept:
+                    gone.add(trial.id)
+    return gone
 
 
 def _link(source: Path, target: Path) -> None:
@@ -312,39 +232,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-# -- what is said of them ------------------------------------------------------------------------
-
-
-def describe(
-    folder: Path,
-    program: bytes,
-    settings: Settings,
-    result: Mapping[str, Any],
-    decision: Mapping[str, Any] = {},
-    digest: str = "",
-) -> None:
-    """Write beside the weights in `folder` all that is needed to use them.
-
-    program: the train module. result: the record of the run. decision: of the trial, if one was
-    made of it. Raises PrepareError, OSError.
-    """
-    from prepare.dataset import prepare_dataset
-
-    tokenizer = prepare_dataset(settings).tokenizer
-    corpus = settings.corpus if settings.corpus in NAMED_CORPORA else Path(settings.corpus).name
-    facts = {
-        "format": FORMAT,
-        "sha256": digest or sha256_file(folder / WEIGHTS_NAME),
-        **decision,
-        **{name: result.get(name) for name in _OF_RUN},
-        # Why a kernel was passed over is an error's own text, with folders of this machine in it.
-        "policy": {k: v for k, v in (result.get("policy") or {}).items() if k != "reasons"},
-        "settings": {**settings.model_dump(mode="json"), "corpus": corpus},
-        "tokenizer": tokenizer.fingerprint,
-    }
-    (folder / SCRIPT_NAME).write_bytes(program)
-    tokenizer.save(folder / VOCABULARY_NAME)
-    (folder / CARD_NAME).write_text(card(facts), encoding="utf-8", newline="\n")
-    write_json(folder / FACTS_NAME, facts)

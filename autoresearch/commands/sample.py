@@ -11,7 +11,7 @@ import click
 from autoresearch.options import backend_option, json_option, sandbox_option, workspace_option
 
 if TYPE_CHECKING:
-    from autoresearch.weights import Weights
+    from autoresearch.model_folder import Weights
 
 
 @click.command("sample")
@@ -123,9 +123,10 @@ def _find(
 
     Raises UsageError, NoData, CorruptFile.
     """
+    from autoresearch.model_folder import Weights
     from autoresearch.opening import go_on
     from autoresearch.study import Study
-    from autoresearch.weights import Weights, weights_of
+    from autoresearch.weights import weights_of
     from prepare.errors import UsageError
     from prepare.isolation import text_folders
 

@@ -55,7 +55,7 @@ def command(
     """
     import backends
     from autoresearch.console import Output, looking
-    from autoresearch.weights import describe
+    from autoresearch.model_folder import describe
     from prepare.errors import PrepareError
     from prepare.experiment import run_experiment
     from prepare.outcome import Failure

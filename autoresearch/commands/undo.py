@@ -17,13 +17,16 @@ from autoresearch.options import json_option, workspace_option
 def command(trial_id: int | None, message: str, folder: Path, json_mode: bool) -> None:
     """Bring the champion before this one back, or trial N's program, which must have been kept.
 
-    Nothing is deleted: the ledger says so, and the branch gets one more commit.
+    Nothing is deleted: the ledger says so, and the branch gets one more commit. Weights that were
+    dropped when a later champion came stay so, unless [weights] keeps all.
     """
     from autoresearch.commands.show import find
     from autoresearch.console import Output
     from autoresearch.engine.trial import TrialStatus
     from autoresearch.narration import number
     from autoresearch.opening import go_on, open_study, there, write_study
+    from autoresearch.taskfile.study import TaskStudy
+    from autoresearch.weights import has_weights
     from prepare.errors import UsageError
 
     out = Output(json_mode)
@@ -40,8 +43,14 @@ def command(trial_id: int | None, message: str, folder: Path, json_mode: bool) -
             raise UsageError(f"trial {target} was not kept: {chosen.status}", "name a kept one")
         study.loop.restore(target, message or f"undo of trial {now.id}")
         commit = study.workspace.champion_commit
+        weights = None if isinstance(study, TaskStudy) else has_weights(study, target)
     out.say(f"trial {target} is the champion again: {number(chosen.score)}, {chosen.description}")
+    if weights is False:
+        out.warn(
+            "its weights are gone, dropped for a later champion's: there is nothing to sample; "
+            'keep = "all" under [weights] keeps every champion\'s from then on'
+        )
     out.result(
-        {"champion": target, "before": now.id, "commit": commit},
+        {"champion": target, "before": now.id, "commit": commit, "weights": weights},
         then=[f"autoresearch undo {now.id}{there(folder)}    takes this back"],
     )

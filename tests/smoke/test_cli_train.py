@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from autoresearch import cli
+from autoresearch.model_folder import Weights
 from autoresearch.preset import load_preset, write_experiment
-from autoresearch.weights import Weights
 from backends.hardware import Hardware
 from prepare.process import child_environment
 from prepare.settings import Settings

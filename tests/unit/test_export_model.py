@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from autoresearch.hub_folder import dtypes, write_hub_folder
 from autoresearch.hub_tokenizer import BOS_NAME, byte_names, hub_tokenizer
-from autoresearch.weights import WEIGHTS_NAME, Weights, describe
+from autoresearch.model_folder import WEIGHTS_NAME, Weights, describe
 from prepare.errors import CorruptFile
 from prepare.settings import Settings
 from prepare.tokenizer import Tokenizer

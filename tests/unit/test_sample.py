@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 import backends
 from autoresearch.engine.sandbox import choose
-from autoresearch.weights import WEIGHTS_NAME, Weights, describe
+from autoresearch.model_folder import WEIGHTS_NAME, Weights, describe
 from prepare.errors import CandidateError, UsageError
 from prepare.sample import Drawing, write_text
 from prepare.settings import Settings

@@ -15,10 +15,11 @@ import yaml
 import backends
 from autoresearch.engine.task import MeasureRequest
 from autoresearch.engine.trial import Replicate
+from autoresearch.model_folder import FACTS_NAME, WEIGHTS_NAME, Weights
 from autoresearch.pretraining import Pretraining
 from autoresearch.sampling import read_text
 from autoresearch.study import Study
-from autoresearch.weights import FACTS_NAME, WEIGHTS_NAME, Weights, settle, weights_of
+from autoresearch.weights import settle, weights_of
 from prepare.cache import sha256_file
 from prepare.errors import CandidateError, CorruptFile, NoData, UsageError
 from prepare.settings import Settings
@@ -117,9 +118,13 @@ def test_the_champions_and_the_baselines_are_kept_and_no_others(workspace: Works
     with pytest.raises(NoData, match="trial 1 are not kept"):
         weights_of(workspace.study, 1)
     # An earlier champion again: the one before it may come back, and does.
-    run(workspace.capsys, "undo", "0")
+    code, out, err = run(workspace.capsys, "undo", "0", "--json")
+    assert json.loads(out)["weights"] is True and "weights" not in err
     run(workspace.capsys, "undo", "3")
     assert workspace.kept() == ["0000", "0003"]
+    # One whose weights went when it was beaten: that is said.
+    code, out, err = run(workspace.capsys, "undo", "1")
+    assert code == 0 and "weights are gone" in err and '"all"' in err
 
 
 def test_each_new_champion_writes_a_text_and_a_failure_ends_nothing(
@@ -172,6 +177,19 @@ def test_a_setting_keeps_all_or_none(workspace: Workspace, names: list[str]) -> 
     workspace.trial(5)
     there = workspace.kept() if workspace.study.weights.exists() else []
     assert there == names and not workspace.left_in_runs()
+    # Another setting from now on, or another version's habit: what goes is told, once.
+    left = workspace.study.run_folder(1) / "candidate-0" / WEIGHTS_NAME
+    left.parent.mkdir(exist_ok=True)
+    left.write_text("as an earlier version left them")
+    file = workspace.folder / "autoresearch.toml"
+    file.write_text(file.read_text().replace('"all"', '"champion"'))
+    said: list[Any] = []
+    for _ in range(2):
+        with Study.write(workspace.folder, on_event=lambda name, data: said.append(data)):
+            pass
+    told = [one["message"] for one in said if "former champions (1)" in one.get("message", "")]
+    assert len(told) == 1 and workspace.study.keeping.keep in told[0]
+    assert not workspace.left_in_runs()
 
 
 def test_a_wrong_setting_is_told_before_anything_runs(workspace: Workspace) -> None:
