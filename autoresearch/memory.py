@@ -15,6 +15,8 @@ compute dtype:
     a chunk of the loss
         16,384 rows at most of V fp32 logits, twice
 
+Where several devices train one model each has all of the state and its share of a batch's rows.
+
 The counts are read off train.py in eager mode and have not been checked against a GPU's peak.
 Upstream's 45 GB at 128 rows of 2,048 tokens under torch.compile is below this estimate.
 """
@@ -39,10 +41,11 @@ class Sizes:
     max_seq_len: int
     device_batch: int
     total_batch: int
+    devices: int = 1
 
     @classmethod
     def from_constants(
-        cls, constants: Mapping[str, Any], vocab_size: int, max_seq_len: int
+        cls, constants: Mapping[str, Any], vocab_size: int, max_seq_len: int, devices: int = 1
     ) -> Sizes:
         """From train.py's constants, as its `configure` reads them."""
         heads = -(-constants["DEPTH"] * constants["ASPECT_RATIO"] // constants["HEAD_DIM"])
@@ -55,6 +58,7 @@ class Sizes:
             max_seq_len=max_seq_len,
             device_batch=constants["DEVICE_BATCH_SIZE"],
             total_batch=constants["TOTAL_BATCH_SIZE"],
+            devices=devices,
         )
 
     def state_bytes(self, value_bytes: int = 2) -> int:
@@ -70,15 +74,15 @@ class Sizes:
         return value_bytes * (L * (21 * C + 4 * K) + 8 * C)
 
     def total_bytes(self, batch: int, value_bytes: int = 2) -> int:
-        """All of it while `batch` rows are trained on at a time."""
-        tokens = batch * self.max_seq_len
+        """All of it on each device while `batch` rows are trained on at a time."""
+        tokens = -(-batch // self.devices) * self.max_seq_len
         loss = 2 * 4 * min(tokens, LOSS_CHUNK) * self.vocab_size
         return self.state_bytes(value_bytes) + tokens * self.token_bytes(value_bytes) + loss
 
 
 def largest_batch(sizes: Sizes, free_bytes: int, value_bytes: int = 2) -> int:
-    """The device batch, halved until it fits `free_bytes`; 1 even where that doesn't."""
+    """The device batch, halved until it fits `free_bytes`; one row each even where not."""
     batch = sizes.device_batch
-    while batch > 1 and batch % 2 == 0 and sizes.total_bytes(batch, value_bytes) > free_bytes:
+    while batch % (2 * sizes.devices) == 0 and sizes.total_bytes(batch, value_bytes) > free_bytes:
         batch //= 2
     return batch

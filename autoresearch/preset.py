@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from autoresearch.constants import apply_constants, constants_of
 from autoresearch.memory import Sizes, largest_batch
 from autoresearch.workspace_files import seed_text
+from backends.hardware import why_not_together
 from prepare.errors import UsageError
 from prepare.settings import FILE_NAME, Settings
 
@@ -51,8 +52,9 @@ __all__ = [
     "write_experiment",
 ]
 
-# From the most to the least demanding: `auto` takes the first that fits.
+# From the most to the least demanding: `auto` takes the first for one device that fits.
 ORDER = (
+    "h100x8-climbmix",
     "h200-climbmix",
     "mi300x-climbmix",
     "h100-climbmix",
@@ -129,6 +131,11 @@ class Preset(_Table):
                 f"TOTAL_BATCH_SIZE {self.sizes.total_batch} is no multiple of DEVICE_BATCH_SIZE * "
                 f"max_seq_len = {tokens}"
             )
+        if self.sizes.device_batch % self.settings.devices:
+            raise ValueError(
+                f"DEVICE_BATCH_SIZE {self.sizes.device_batch} is no multiple of devices = "
+                f"{self.settings.devices}, which share its rows"
+            )
         return self
 
     @cached_property
@@ -145,7 +152,10 @@ class Preset(_Table):
     def sizes(self) -> Sizes:
         """What memory depends on."""
         return Sizes.from_constants(
-            self.constants, self.settings.vocab_size, self.settings.max_seq_len
+            self.constants,
+            self.settings.vocab_size,
+            self.settings.max_seq_len,
+            self.settings.devices,
         )
 
 
@@ -219,6 +229,8 @@ def fits(preset: Preset, hardware: Hardware) -> str | None:
         )
     if requires.systems and hardware.os not in requires.systems:
         return f"preset {preset.name} is for {' or '.join(requires.systems)}, not {hardware.os}"
+    if together := why_not_together(hardware, preset.settings.devices):
+        return f"preset {preset.name} does not suit {device}: {together}"
     memory = hardware.memory_gib
     if memory < requires.min_memory_gb:
         return (
@@ -232,7 +244,7 @@ def preset_for(hardware: Hardware) -> tuple[str, str]:
     """The preset that `auto` means on this hardware, and why."""
     for name in ORDER:
         preset = load_preset(name)
-        if fits(preset, hardware) is None:
+        if preset.settings.devices == 1 and fits(preset, hardware) is None:
             return name, (
                 f"the largest that fits {hardware.name} ({hardware.backend}, "
                 f"{hardware.architecture}, {hardware.memory_gib:.0f} GiB)"

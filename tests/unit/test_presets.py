@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from prepare.settings import Settings
 HERE = Path(__file__).resolve().parents[2]
 NAMES = [
     "h100-climbmix",
+    "h100x8-climbmix",
     "h200-climbmix",
     "rtx-5090",
     "rtx-4090",
@@ -139,6 +141,7 @@ def test_unknown_preset_names_the_nearest(mine: Path) -> None:
         ("\nDEPTH = 4", "", "'DEPTH', no value has"),
         ("TOTAL_BATCH_SIZE = 1024", "TOTAL_BATCH_SIZE = 3000", "no multiple"),
         ("max_seq_len = 256", "max_seq_len = 1", "max_seq_len"),
+        ("time_budget = 40", "time_budget = 40\ndevices = 3", "lacks devices"),
         ("description =", "description", "not valid TOML"),
     ],
 )
@@ -192,6 +195,18 @@ def test_auto(device: Hardware, expected: str) -> None:
     assert device.name in reason
 
 
+def test_eight_devices_for_one_trial_are_taken_only_when_asked_for() -> None:
+    node = replace(hardware("cuda", "sm_90", 79.1, "NVIDIA H100 80GB HBM3"), count=8)
+    assert preset_for(node)[0] == "h100-climbmix"
+    assert fits(load_preset("h100x8-climbmix"), node) is None
+    why = fits(load_preset("h100x8-climbmix"), replace(node, count=4))
+    assert why is not None and "takes 8 devices, and this machine shows 4" in why
+    uneven = load_preset("h100x8-climbmix").model_dump()
+    uneven["train"]["DEVICE_BATCH_SIZE"] = 4
+    with pytest.raises(ValueError, match="no multiple of devices = 8"):
+        Preset.model_validate(uneven)
+
+
 def test_a_preset_that_does_not_fit_names_both() -> None:
     small = hardware("cuda", "sm_86", 11.6, "NVIDIA GeForce RTX 3060")
     assert fits(load_preset("rtx-3060-12gb"), small) is None
@@ -215,14 +230,14 @@ def test_device_batch_is_fitted_to_memory(name: str) -> None:
     preset = load_preset(name)
     sizes = preset.sizes
     assert fit_device_batch(preset, 10**15) == sizes.device_batch
-    assert fit_device_batch(preset, 0) == 1
+    assert fit_device_batch(preset, 0) == preset.settings.devices
     sizes_seen = set()
     for share in (0.9, 0.6, 0.3, 0.2, 0.1):
         free = int(share * sizes.total_bytes(sizes.device_batch))
         batch = fit_device_batch(preset, free)
         sizes_seen.add(batch)
         assert sizes.total_batch % (batch * sizes.max_seq_len) == 0
-        assert batch == 1 or sizes.total_bytes(batch) <= free
+        assert batch == preset.settings.devices or sizes.total_bytes(batch) <= free
         assert sizes.total_bytes(2 * batch) > free
     assert fit_device_batch(preset, free, "float32") <= batch
     assert len(sizes_seen) > 1
