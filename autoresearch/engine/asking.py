@@ -35,7 +35,7 @@ LEAST_SECONDS = 60.0  # also when the hours are nearly over
 JOIN_SECONDS = 10.0  # that proposers get to end when they are told to
 
 
-@dataclass
+@dataclass(eq=False)
 class Source:
     """A proposer, and how asking it goes. `at_once`: how often it may be asked at the same time."""
 

@@ -70,7 +70,7 @@ class Driver:
         self._threads = Threads()
         self._ending = False
         self._combinable = True  # something was decided since near-misses were looked at
-        self._crash: Trial | None = None  # the latest, where the machine may be at fault
+        self._crashes = ""  # why the machine may be at fault, until it is known that it works
         self._held = False
         self._names = 0
         self._dearest = NO_COST
@@ -109,9 +109,9 @@ class Driver:
 
     def _drive(self) -> str:
         while True:
-            if self._crash is not None and not self._busy:
-                latest, self._crash = self._crash, None
-                self._loop.see_to_crashes(latest)
+            if self._crashes and not self._busy:
+                why, self._crashes = self._crashes, ""
+                self._loop.see_to_crashes(why)
             reason = self._fill()
             if self._busy:
                 self._step()
@@ -130,7 +130,7 @@ class Driver:
         """Begin trials while there is room for them; why the run is over, or ""."""
         while True:
             reason = self._over()
-            if reason or self._crash is not None or self._paused():
+            if reason or self._crashes or self._paused():
                 return reason
             if not self._begin_one():
                 return ""
@@ -193,6 +193,9 @@ class Driver:
 
     def _has_room_to_ask(self) -> bool:
         """Should another edit be asked for ahead? As many as come while runs are made."""
+        limited = self._budget.dollars is not None or self._budget.tokens is not None
+        if limited and self._threads and self._dearest == NO_COST:
+            return False  # nobody knows what one costs
         slots = self._flight.slots(self._kind)
         asking, judging = (self._mean(name) for name in ("ask", "judge"))
         ahead = math.ceil(slots * asking / judging) if asking and judging else 0
@@ -355,10 +358,9 @@ class Driver:
         for source in self._sources:
             source.stuck = False
             source.observe(trial)
-        if crashing(self._loop.state, trial):
-            self._crash = trial
-        elif any(run.score is not None for run in trial.replicates):
-            self._crash = None  # the machine works
+        why = crashing(self._loop.state, trial)
+        if why or any(run.score is not None for run in trial.replicates):
+            self._crashes = why  # a score shows that it works
 
     def _idle(self) -> None:
         """Nothing is under way, and nothing may begin: a second passes."""

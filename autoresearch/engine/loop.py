@@ -34,7 +34,7 @@ from autoresearch.engine.flight import Flight, Job
 from autoresearch.engine.judging import Judge
 from autoresearch.engine.ledger import Ledger
 from autoresearch.engine.measuring import KILLED, Runs
-from autoresearch.engine.pausing import MOST_TIMES, backoff, champion_fails, crashing
+from autoresearch.engine.pausing import MOST_TIMES, backoff, champion_fails
 from autoresearch.engine.policy import Policy
 from autoresearch.engine.program import Program
 from autoresearch.engine.proposers.base import Proposal, Proposer
@@ -232,14 +232,14 @@ class Loop:
                 return
             self.sleep(1.0)
 
-    def see_to_crashes(self, latest: Trial) -> None:
-        """Where trials crash in a row: pause, and go on when the champion, at least, still runs.
+    def see_to_crashes(self, why: str) -> None:
+        """After crashes in a row: pause, and go on when the champion, at least, still runs.
 
         Each pause is longer than the one before until a trial runs again, so that a machine which
         fails, or a proposer whose ideas all do, costs little of the night. Raises StudyStopped if
         the champion fails again and again and there are no hours to wait for.
         """
-        why, failed = crashing(self.state, latest), 0
+        failed = 0
         while why and not self.stops and self.seconds_left > 0:
             if failed >= MOST_TIMES and self.ends_at is None:
                 raise StudyStopped(
