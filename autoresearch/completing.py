@@ -103,5 +103,5 @@ OFFERS: dict[tuple[str, str], Offer] = {
     ("", "preset"): presets,
     ("", "preset_name"): presets,
     ("show", "name"): presets,
-    ("run", "agent"): proposers,
+    ("run", "agents"): proposers,
 }

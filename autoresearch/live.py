@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.segment import Segment
     from rich.text import Text
 
+MOST_BESIDE = 4  # lines for runs beside the first
 WIDEST = 100  # columns of bars and curves
 WANTED = 12  # lines of `below`, all told
 NARROW = 80  # columns; below, tables leave out what can be had from `show`
@@ -87,7 +88,8 @@ def extent(document: Mapping[str, Any]) -> str:
 
 
 def doing(document: Mapping[str, Any]) -> list[str]:
-    """The trial under way in up to two lines: which one; which run of it, and what goes on."""
+    """What is under way: the first trial in up to two lines (which one; which run of it, and what
+    goes on), then what is under way beside it."""
     now = document["now"]
     trial, run = now.get("trial", {}), now.get("run", {})
     lines = []
@@ -95,7 +97,36 @@ def doing(document: Mapping[str, Any]) -> list[str]:
         lines.append(f"trial {trial['id']}  {' '.join(str(trial.get('description')).split())}")
     which = f"run {run['number']}: {run['label']}, seed {run['seed']}" if "label" in run else ""
     lines.append(": ".join(filter(None, (which, str(now.get("phase") or "")))))
-    return [_plain(line) for line in lines if line]
+    return [*(_plain(line) for line in lines if line), *beside(document)]
+
+
+def beside(document: Mapping[str, Any]) -> list[str]:
+    """Runs beside that of `doing`'s first lines, one each, and who is asked for an edit."""
+    now = document["now"]
+    trial, run = now.get("trial", {}), now.get("run", {})
+    names = ("id", "label", "seed")
+    first = [{**run, "id": trial.get("id")}.get(name) for name in names]
+    others = [
+        _in_flight(other, trial.get("id"))
+        for other in now.get("flight", ())
+        if [other.get(name) for name in names] != first
+    ]
+    if len(others) > MOST_BESIDE:
+        others[MOST_BESIDE - 1 :] = [f"and {len(others) - MOST_BESIDE + 1} more runs"]
+    return [_plain(line) for line in (*others, str(now.get("asking", ""))) if line]
+
+
+def _in_flight(run: Mapping[str, Any], first: int | None) -> str:
+    """A run beside the first in a line: `trial 8 seed 43: training 45%  the idea`."""
+    which = "" if run.get("id") == first else f"trial {run.get('id')} "
+    label = "" if run.get("label") == "candidate" else f"{run.get('label')} "
+    words = f"{which}{label}seed {run.get('seed')}: {run.get('phase') or 'begins'}"
+    by_tokens = run.get("token_budget") is not None
+    total = run.get("token_budget" if by_tokens else "budget")
+    if total and run.get("phase") == "training":
+        done = float(run.get("tokens" if by_tokens else "elapsed") or 0)
+        words += f" {min(1.0, done / float(total)):.0%}"
+    return words if run.get("id") == first else f"{words}  {run.get('description', '')}"
 
 
 def warning_of(document: Mapping[str, Any]) -> str:
@@ -110,6 +141,11 @@ def one_line_of(document: Mapping[str, Any]) -> str:
     if champion is not None:
         best = f"champion {champion['id']} {document['metric']} {number(champion['score'])}"
     at = doing(document) if document["running"] else []
+    flight = document["now"].get("flight", ()) if document["running"] else ()
+    if len(flight) > 1:
+        ids = sorted({run["id"] for run in flight if "id" in run})
+        trials = f"trial{'' if len(ids) == 1 else 's'} {', '.join(map(str, ids))}"
+        at = [f"{len(flight)} runs under way of {trials}"]
     return "; ".join(
         [f"{document['tag']}: {best}", f"trials: {tried(document)}", *(at or [standing(document)])]
     )
@@ -187,7 +223,8 @@ def below(document: Mapping[str, Any], console: Console) -> RenderableType:
     lines = [line for line in [*rows(document), ("budget", extent(document))] if line[0] in told]
     parts.append(_grid([line for line in lines if line[1]]))
     drawn = console.render_lines(Group(*parts), pad=False)
-    room = max(console.height // 2, min(WANTED, console.height - 4))
+    wanted = WANTED + len(beside(document))
+    room = max(console.height // 2, min(wanted, console.height - 4))
     # Between lines alone: one behind the last would leave the first standing when it is redrawn.
     joined = [part for line in drawn[:room] for part in (Segment.line(), *_stripped(line))]
     return Segments(joined[1:])
@@ -238,9 +275,11 @@ def _running(document: Mapping[str, Any], console: Console) -> RenderableType:
 
     now = document["now"]
     run = now.get("run", {})
+    others = beside(document)
+    first = doing(document)[: -len(others) or None]
     lines: list[RenderableType] = [
         _text(line, style="bold" if number == 0 else "", no_wrap=True)
-        for number, line in enumerate(doing(document))
+        for number, line in enumerate(first)
     ]
     done, total = progress(document)
     if total:
@@ -250,6 +289,7 @@ def _running(document: Mapping[str, Any], console: Console) -> RenderableType:
         bar = Table.grid(padding=(0, 2), pad_edge=False)
         bar.add_row(ProgressBar(total=total, completed=done, width=width // 2), words)
         lines += [bar, _text(describe(run), no_wrap=True), *_curves(document, width, console)]
+    lines += [_text(line, no_wrap=True) for line in others]
     warning = warning_of(document)
     if warning:
         lines.append(_text(warning, style="yellow"))

@@ -30,6 +30,7 @@ LOOP_EVENTS = (
     "begin",
     "trial",
     "run",
+    "ran",
     "proposing",
     "decided",
     "no_proposal",
@@ -233,13 +234,17 @@ class _JsonLines:
     """Every event of the loop, and progress now and then."""
 
     def __init__(self, out: Output) -> None:
-        self._out, self._last = out, -math.inf
+        self._out = out
+        self._last: dict[tuple[Any, Any], float] = {}  # by trial and run
 
     def __call__(self, name: str, data: Mapping[str, Any]) -> None:
+        if name == "decided":
+            self._last.clear()
         if name not in LOOP_EVENTS:
-            if time.monotonic() - self._last < JSON_PROGRESS_EVERY:
+            whose = data.get("id"), data.get("run")
+            if time.monotonic() - self._last.get(whose, -math.inf) < JSON_PROGRESS_EVERY:
                 return
-            self._last = time.monotonic()
+            self._last[whose] = time.monotonic()
         self._out.event(name, data)
 
 
@@ -264,13 +269,15 @@ class _Narrator:
             self._out.say("paused: somebody asked for it, and may resume it")
             self._live("phase", {"phase": "paused"})
         elif name == "warning":
-            self._out.warn(str(data["message"]))
+            which = f"trial {data['id']}: " if "id" in data else ""
+            self._out.warn(which + str(data["message"]).removeprefix(which))
         elif name == "proposing":
             self._live("phase", {"phase": f"asking {data['proposer']}"})
         elif name == "run":
             label = "" if data["label"] == "candidate" else f" {data['label']}"
             self._prefix = f"trial {data['id']}{label} seed {data['seed']}"
         elif name == "phase":
-            self._live("phase", {"phase": f"{self._prefix}: {data.get('phase', '')}".lstrip(": ")})
-        else:
+            which = f"trial {data['id']} {data['run']}" if "run" in data else self._prefix
+            self._live("phase", {"phase": f"{which}: {data.get('phase', '')}".lstrip(": ")})
+        elif name != "ran":
             self._live(name, {key: item for key, item in data.items() if key != "task"})

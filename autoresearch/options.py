@@ -168,6 +168,27 @@ def tracker_option(function: F) -> F:
     )(function)
 
 
+def worker_options(function: F) -> F:
+    """--workers N, --share-device: how many runs are made at the same time."""
+    for option in (
+        click.option(
+            "--share-device",
+            is_flag=True,
+            help="Let more workers than accelerators share them equally. Each run has less of its "
+            "device then, and scores are compared among themselves alone.",
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Runs made at the same time, each on an accelerator of its own.  [default: one "
+            "per accelerator that is equal to the first]",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def budget_options(function: F) -> F:
     """--hours, --trials, --dollars, --tokens: passes `limits`, those that were given."""
 

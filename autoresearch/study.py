@@ -14,7 +14,7 @@ import contextlib
 import datetime
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.engine.control import Control
+from autoresearch.engine.executor import Executor
 from autoresearch.engine.git import open_repository
 from autoresearch.engine.holder import Claim
 from autoresearch.engine.ledger import Ledger, export_tsv
@@ -32,7 +33,7 @@ from autoresearch.engine.proposers import Proposer, find_proposer
 from autoresearch.engine.sandbox import SandboxUnavailable, Tier, choose
 from autoresearch.engine.state import State
 from autoresearch.engine.task import Deciding, Event, Task
-from autoresearch.engine.trial import Trial, TrialStatus
+from autoresearch.engine.trial import Replicate, Trial, TrialStatus
 from autoresearch.engine.workspace import OWN_FOLDER, Workspace
 from autoresearch.notify import Notify
 from autoresearch.now import Now
@@ -40,6 +41,7 @@ from autoresearch.pretraining import ARTIFACT, RULES, Pretraining
 from autoresearch.sampling import champion_writes
 from autoresearch.search_space import HINTS, validity
 from autoresearch.settings_file import read_part
+from autoresearch.slots import Slot, find_slots
 from autoresearch.task_table import read_task
 from autoresearch.trackers import Tracking
 from autoresearch.weights import Keeping, settle
@@ -57,7 +59,11 @@ LARGE_FILES = ("weights.safetensors", "row_nats.npy")
 
 @dataclass(frozen=True)
 class Options:
-    """How a study is driven this time; None takes what autoresearch.toml or the ledger says."""
+    """How a study is driven this time; None takes what autoresearch.toml or the ledger says.
+
+    workers: runs made at the same time, None for one per accelerator; more than accelerators only
+    where they may `share_device`.
+    """
 
     tag: str | None = None
     policy: str | None = None
@@ -68,6 +74,8 @@ class Options:
     sandbox: str = "auto"
     frontier: int = 1
     combine: bool = True
+    workers: int | None = 1
+    share_device: bool = False
 
 
 @dataclass
@@ -119,14 +127,19 @@ class Study:
             unopened = Workspace(study.root, study.tag, open_repository(study.root))
             unopened.refuse_uncommitted(study.task)
         _ = study.keeping  # what is wrong there is told now
-        sandbox = _sandbox(options.sandbox)
+        sandbox, slots = _sandbox(options.sandbox), slots_of(options, study.settings.devices)
         Workspace.open(study.root, study.tag, create=True)
-        with study._claim():
+        with study._claim(), contextlib.ExitStack() as open_things:
             study._refuse_lost_ledger()
-            study._loop = study._make_loop(options, sandbox)
+            harness = study._harness(options, sandbox, slots[0].shared_by)
+            executor = study._executor(harness, slots)
+            if executor is not None:
+                open_things.enter_context(executor)
+            shared = len(slots) if slots[0].shared_by > 1 else 0
+            study._loop = study._make_loop(options, harness, executor, shared)
             study._set_strange_tsv_aside()
             with study._loop:
-                study._write_header(options)
+                study._write_header(options, slots[0].shared_by)
                 study._after_decision()
                 study._settle_weights(sweep=True)
                 try:
@@ -240,18 +253,37 @@ class Study:
             check()  # a missing program is told now, not after the baseline
         return proposer
 
-    def _make_loop(self, options: Options, sandbox: Tier) -> Loop:
+    def _harness(self, options: Options, sandbox: Tier, shared_by: int) -> Pretraining:
+        """What measures, knowing how fast this machine usually is."""
         import backends
 
         self.jail = options.backend, sandbox
-        harness = Pretraining(
+        return Pretraining(
             self.settings,
             backend=options.backend,
             attention=options.attention,
             sandbox=sandbox,
             warm_from=self._champion_file,
             hardware=lambda: backends.select(options.backend).hardware,
-        ).remember(run for trial in self.state.trials.values() for run in trial.replicates)
+            shared_by=shared_by,
+        ).remember(self._earlier_runs())
+
+    def _earlier_runs(self) -> Iterator[Replicate]:
+        return (run for trial in self.state.trials.values() for run in trial.replicates)
+
+    def _executor(self, harness: Pretraining, slots: Sequence[Slot]) -> Executor | None:
+        """Who makes runs; None for this process, one after the other."""
+        from autoresearch.local_pool import LocalPool
+
+        if len(slots) == 1:
+            return None
+        logs = self.root / OWN_FOLDER / "workers"
+        return LocalPool(harness.spec(), slots, logs, self._earlier_runs())
+
+    def _make_loop(
+        self, options: Options, harness: Pretraining, executor: Executor | None, shared: int
+    ) -> Loop:
+        """The loop. shared: slots that share a device; the baseline is measured with all busy."""
         return Loop(
             self.task,
             self.workspace,
@@ -268,6 +300,8 @@ class Study:
             frontier=options.frontier,
             combine=options.combine,
             control=self.control,
+            executor=executor,
+            baseline_runs=shared,
         )
 
     # -- what is written beside the ledger -------------------------------------------------------
@@ -327,7 +361,7 @@ class Study:
         if table.is_file() and not self.ledger.path.exists():
             os.replace(table, table.with_name(f"{TSV_NAME}.before-{self.tag}"))
 
-    def _write_header(self, options: Options) -> None:
+    def _write_header(self, options: Options, shared_by: int) -> None:
         """Say in the ledger under which settings the study goes on, where they are new."""
         now = self.settings.model_dump(mode="json")
         facts = {
@@ -343,7 +377,16 @@ class Study:
             },
         }
         last = (self.ledger.records("study") or [{}])[-1]
-        before = last.get("settings", facts["settings"])
+        if shared_by != (shared_before := last.get("shared_by", 1)):
+            facts["shared_by"] = shared_by
+            if last:
+                text = f"{shared_by} at once on a device, not {shared_before} as before: scores"
+                text += " mean something else, so the champion is measured anew"
+                self.on_event("warning", {"message": text})
+        elif "shared_by" in last:
+            facts["shared_by"] = shared_by
+        # A setting that is newer than the ledger had its default.
+        before = {**Settings().model_dump(mode="json"), **last.get("settings", now)}
         keys = [key for key in now if now[key] != before.get(key)]
         if keys:
             other = ", ".join(f"{key} {before.get(key)} -> {now[key]}" for key in keys)
@@ -359,6 +402,19 @@ def _refuse_task(folder: Path) -> None:
 
     if task_of(folder) is not None:
         raise UsageError(f"{folder} is a task's and no workspace", f"take `{go_on(folder)}`")
+
+
+def slots_of(options: Options, devices: int) -> list[Slot]:
+    """Where runs, each on so many devices, are made on this machine.
+
+    Raises UsageError for more than there is room for.
+    """
+    if options.workers == 1:
+        return [Slot("")]
+    import backends
+
+    hardware = backends.select(options.backend).hardware
+    return find_slots(hardware, options.workers, options.share_device, devices=devices)
 
 
 def _sandbox(name: str) -> Tier:

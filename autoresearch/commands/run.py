@@ -17,9 +17,11 @@ from autoresearch.options import (
     backend_option,
     budget_options,
     json_option,
+    near,
     search_options,
     study_options,
     tracker_option,
+    worker_options,
     workspace_option,
 )
 
@@ -34,18 +36,22 @@ if TYPE_CHECKING:
 @click.command("run")
 @click.option(
     "--agent",
-    default="search",
+    "agents",
+    multiple=True,
+    default=("search",),
     show_default=True,
     metavar="NAME",
     help="Who proposes: search (over the constants; no model, no key), claude, codex, gemini, "
-    "opencode, aider, cursor, qwen, goose, api (any OpenAI-compatible endpoint), command.",
+    "opencode, aider, cursor, qwen, goose, api (any OpenAI-compatible endpoint), command. Several "
+    "are asked in turn.",
 )
 @click.option(
     "--agent-option",
     "agent_options",
     multiple=True,
     metavar="KEY=VALUE",
-    help="For the proposer, such as model=NAME, base_url=URL, command='python edit.py'.",
+    help="For the proposer, such as model=NAME, base_url=URL, command='python edit.py'. Of several "
+    "for the one that is named, by name or place: claude.model=NAME, 2.model=NAME.",
 )
 @budget_options
 @click.option(
@@ -60,6 +66,7 @@ if TYPE_CHECKING:
     help="Asked of `confirm` before it keeps.  [default: 0.95]",
 )
 @search_options
+@worker_options
 @study_options
 @tracker_option
 @workspace_option
@@ -67,7 +74,7 @@ if TYPE_CHECKING:
 @attention_option
 @json_option
 def command(
-    agent: str,
+    agents: tuple[str, ...],
     agent_options: tuple[str, ...],
     limits: dict[str, Any],
     tracker: str | None,
@@ -81,6 +88,8 @@ def command(
     when a budget is spent, and goes on where it stopped when it is started again, also after a
     kill. Ctrl-C once ends after the trial under way, twice at once. Limits that aren't given are
     those of [task.budget] in autoresearch.toml.
+
+    With several accelerators, several trials are under way at the same time, one run on each.
     """
     import backends
     from autoresearch.awake import awake
@@ -92,7 +101,9 @@ def command(
 
     out = Output(json_mode)
     options = Options(**choices)
-    proposer = Study.read(folder, options).proposer(agent, read_options(agent_options))
+    given = deal_options(agents, read_options(agent_options))
+    unopened = Study.read(folder, options)
+    proposers = [unopened.proposer(*each) for each in zip(agents, given, strict=True)]
     with narrated(out, folder) as on_event:
         with looking(on_event):
             backends.make_ready(choices["backend"])
@@ -107,23 +118,46 @@ def command(
             budget = study.task.budget.model_copy(update=limits)
             study.on_event = counting_costs(study.on_event, budget, study.loop)
             with stopping(study.loop, out):
-                reason = study.loop.run(proposer, budget)
+                reason = study.loop.run(proposers, budget)
             ended(reason)
     show_end(out, study, reason, folder)
 
 
 def read_options(given: tuple[str, ...]) -> dict[str, Any]:
-    """KEY=VALUE pairs; a value that is JSON (a number, true, a list) is taken as such."""
+    """KEY=VALUE pairs; a value that is JSON (a number, true, a list) is taken as such.
+
+    A key may begin with whose it is and a dot.
+    """
     found: dict[str, Any] = {}
     for text in given:
         key, equals, value = text.partition("=")
-        if not equals or not key.isidentifier():
+        if not equals or not key.rpartition(".")[2].isidentifier():
             raise click.UsageError(f"--agent-option {text!r}: write KEY=VALUE")
         try:
             found[key] = json.loads(value)
         except ValueError:
             found[key] = value
     return found
+
+
+def deal_options(agents: tuple[str, ...], options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each proposer's own options: `model` is everybody's, `claude.model` and `2.model` of those.
+
+    Raises UsageError for one that is nobody's.
+    """
+    dealt: list[dict[str, Any]] = [{} for _ in agents]
+    # What says whose it is counts for more than what doesn't, and a place for more than a name.
+    for key in sorted(options, key=lambda key: ("." in key, key.partition(".")[0].isdigit())):
+        whose, _, name = key.rpartition(".")
+        places = [
+            place for place, agent in enumerate(agents) if whose in ("", agent, str(place + 1))
+        ]
+        if not places:
+            known = near(whose, dict.fromkeys(agents))
+            raise click.UsageError(f"--agent-option {key}: no --agent {whose!r}.{known}")
+        for place in places:
+            dealt[place][name] = options[key]
+    return dealt
 
 
 def counting_costs(on_event: Event, budget: Budget, loop: Loop) -> Event:

@@ -63,7 +63,7 @@ def next_steps(document: dict[str, Any], folder: Path) -> list[str]:
 def show(out: Output, document: dict[str, Any]) -> None:
     """The document as lines."""
     from autoresearch.console import describe, left_words
-    from autoresearch.live import doing, extent, rows, warning_of
+    from autoresearch.live import beside, doing, extent, rows, warning_of
 
     lines = [*rows(document), ("running", document["running"] or "nothing")]
     if document["killed"]:
@@ -74,7 +74,8 @@ def show(out: Output, document: dict[str, Any]) -> None:
     at = doing(document)
     run = document["now"].get("run", {})
     if document["now"].get("phase") == "training":
-        at.append("  ".join(filter(None, (describe(run), left_words(run)))))
+        figures = "  ".join(filter(None, (describe(run), left_words(run))))
+        at.insert(len(at) - len(beside(document)), figures)
     warning = warning_of(document)
     at += [f"warning: {warning}"] if warning else []
     names = ["now", *[""] * len(at)]
@@ -155,8 +156,12 @@ class PlainLines:
                 self._print(decision_of(item))
         self._decided = latest
         now = {**document["now"], "at": None}
+        names = ("id", "description", "number", "label", "seed")
+        if "flight" in now:
+            now["flight"] = [
+                {name: run[name] for name in names if name in run} for run in now["flight"]
+            ]
         if "run" in now:
-            names = ("number", "label", "seed")
             now["run"] = {name: now["run"][name] for name in names if name in now["run"]}
             now["phase"] = ""
         if (mark := {**document, "at": None, "now": now, "pace": None}) != self._last:

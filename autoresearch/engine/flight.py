@@ -196,6 +196,7 @@ class Flight:
             return  # it was cancelled
         if not flying.told:
             self._event(flying, BEGUN, {})
+        self._say("ran", {"id": flying.wanted.number, "run": name_of(flying.wanted)})
         flying.run, flying.came_at = run, self._clock() if len(self._flying) > 1 else 0.0
         self._waiting[ticket] = flying
 

@@ -87,6 +87,7 @@ def at_work(workspace: Path) -> Now:
     now.take("proposing", {"proposer": "search", "attempt": 0})
     now.take("trial", {"id": 4, "description": IDEA})
     now.take("run", {"id": 4, "label": "candidate", "seed": 0})
+    now.take("ran", {"id": 4, "run": "candidate-0"})
     now.take("run", {"id": 4, "label": "candidate", "seed": 1})
     now.take("phase", {"phase": "training"})
     for spent, loss in CURVE[:50]:
@@ -232,6 +233,7 @@ def test_a_low_terminal_drops_decisions_oldest_first(ledger: Ledger, workspace: 
 def test_what_only_training_has_is_left_out_before(ledger: Ledger, workspace: Path) -> None:
     with ledger:
         now = at_work(workspace)
+        now.take("ran", {"id": 4, "run": "candidate-1"})
         now.take("run", {"id": 4, "label": "champion", "seed": 7})
         text = words(drawn(Look(workspace)(), 100))
         assert "run 3: champion, seed 7" in text and "%" not in text.split("seed 7")[1][:20]
@@ -246,6 +248,7 @@ def test_a_pause_says_why_and_until_when(ledger: Ledger, workspace: Path, capsys
         assert cli.run(["status"]) == 0
         assert "warning: disturbed, measured again" in words(capsys.readouterr().out)
         before = time.localtime(time.time() + 60)
+        now.take("ran", {"id": 4, "run": "candidate-1"})
         now.take("pause", {"seconds": 60.0, "reason": "3 crashes in a row (killed)"})
         assert cli.run(["status"]) == 0
         said = words(capsys.readouterr().out)
