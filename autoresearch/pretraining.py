@@ -23,7 +23,7 @@ from autoresearch.engine.trial import Failure, Replicate
 from autoresearch.neighbours import Neighbours
 from prepare.cache import sha256_file
 from prepare.experiment import run_experiment
-from prepare.isolation import NEVER_STOPPED
+from prepare.isolation import not_stopped
 from prepare.outcome import Failure as HarnessFailure
 from prepare.outcome import Result
 from prepare.settings import Settings
@@ -280,7 +280,7 @@ class Pretraining:
             "touched": list(outcome.touched),
         }
         if self.sandbox is not None and self.sandbox.name == outcome.tier:
-            holes = (*self.sandbox.does_not_stop(), *NEVER_STOPPED)
+            holes = not_stopped(self.sandbox, self.settings.devices)
             details["not_protected_against"] = list(holes)
         if self.hardware is not None:
             here = self.hardware()

@@ -51,42 +51,63 @@ def find_slots(
     share: bool = False,
     machine: Machine | None = None,
     environ: Mapping[str, str] | None = None,
+    devices: int = 1,
 ) -> list[Slot]:
     """As many slots as workers are asked for; None for one per accelerator.
 
+    devices: how many accelerators one run takes; each slot then has as many.
     Devices that differ from the first aren't used: what is measured on them can't be compared.
     Raises UsageError for more workers than accelerators unless they may share.
     """
     environ = os.environ if environ is None else environ
-    devices = _devices(hardware, machine, environ)
-    wanted = len(devices) if workers is None else workers
-    if wanted <= len(devices):
-        return [Slot(name, values) for name, values in devices[:wanted]]
+    places = _grouped(_devices(hardware, machine, environ), devices)
+    wanted = len(places) if workers is None else workers
+    if wanted <= len(places):
+        return [Slot(name, values) for name, values in places[:wanted]]
     if not share:
         raise UsageError(
-            f"{wanted} workers, and {_count(len(devices), hardware)}",
-            f"take --workers {len(devices)}, or add --share-device: runs then share a device, "
+            f"{wanted} workers, and {_count(len(places), hardware, devices)}",
+            f"take --workers {len(places)}, or add --share-device: runs then share a device, "
             "each has less of it, and their scores are compared among themselves alone",
         )
-    if wanted % len(devices):
+    if wanted % len(places):
         raise UsageError(
-            f"{wanted} workers can't share {len(devices)} accelerators equally",
-            f"take a multiple of {len(devices)}: runs are compared, so each must have as much",
+            f"{wanted} workers can't share {len(places)} accelerators equally",
+            f"take a multiple of {len(places)}: runs are compared, so each must have as much",
         )
-    together = wanted // len(devices)
+    together = wanted // len(places)
     shares = _shares(hardware, wanted, environ)
     return [
         Slot(f"{name}, share {1 + number}", {**values, **threads}, cores, together)
         for (name, values), number, (cores, threads) in zip(
-            [device for device in devices for _ in range(together)],
-            [*range(together)] * len(devices),
+            [place for place in places for _ in range(together)],
+            [*range(together)] * len(places),
             shares,
             strict=True,
         )
     ]
 
 
-def _count(number: int, hardware: Hardware) -> str:
+def _grouped(
+    found: list[tuple[str, dict[str, str]]], number: int
+) -> list[tuple[str, dict[str, str]]]:
+    """So many accelerators to each place; all to one where there are fewer, or they are one."""
+    if number == 1:
+        return found
+    starts = range(0, len(found) - number + 1, number)
+    groups = [found[start : start + number] for start in starts]
+    return [
+        (
+            ", ".join(name for name, _ in group),
+            {key: ",".join(values[key] for _, values in group) for key in group[0][1]},
+        )
+        for group in groups
+    ] or [(found[0][0], {})]
+
+
+def _count(number: int, hardware: Hardware, devices: int) -> str:
+    if devices > 1:
+        return f"accelerators for {number}, as a run takes {devices} ({hardware.name})"
     if number > 1:
         return f"{number} accelerators that are equal ({hardware.name})"
     return f"one accelerator ({hardware.name})"

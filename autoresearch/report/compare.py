@@ -33,7 +33,7 @@ from prepare.errors import DataError
 Story = Mapping[str, Any]
 PAGE = "compare.html"
 MAY_DIFFER = ("vocab_size", "max_seq_len")  # settings that change the score id, but not its unit
-MUST_AGREE = ("corpus", "eval_bytes", "time_budget", "token_budget")
+MUST_AGREE = ("corpus", "eval_bytes", "time_budget", "token_budget", "devices")
 PATTERNS = ([1, 0], [6, 3])  # solid and dashed: told apart without colour
 HINT = "compare studies with one score id: the same text, budget and machine"
 
@@ -114,7 +114,8 @@ def refusal(first: Story, second: Story) -> str:
     ids = f"score ids {first['score_id']} and {second['score_id']}"
     if not first["kind"] == second["kind"] == "pretraining":
         return f"{ids} differ: scorer, runner, support files or machine aren't the same"
-    one, other = first["settings"], second["settings"]
+    # Ledgers from before there could be more than one device don't say how many there were.
+    one, other = ({"devices": 1, **story["settings"]} for story in (first, second))
     wrong = [
         f"{name} {one.get(name)} and {other.get(name)}"
         for name in MUST_AGREE

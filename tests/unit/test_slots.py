@@ -66,6 +66,21 @@ def test_amd_and_intel_devices_are_named_by_their_own_variables():
     ]
 
 
+def test_a_run_on_several_accelerators_takes_as_many_slots_worth():
+    four = machine(*[A100] * 4)
+    found = find_slots(hardware("cuda", 4), machine=four, environ={}, devices=2)
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in found] == ["0,1", "2,3"]
+    assert [slot.name for slot in found] == ["cuda 0, cuda 1", "cuda 2, cuda 3"]
+    three = find_slots(hardware("rocm", 4), machine=four, environ={}, devices=3)
+    assert [slot.environment["HIP_VISIBLE_DEVICES"] for slot in three] == ["0,1,2"]
+    with pytest.raises(UsageError, match="3 workers, and accelerators for 2, as a run takes 2"):
+        find_slots(hardware("cuda", 4), 3, machine=four, environ={}, devices=2)
+    # Too few: the harness says how many there are, so none may be hidden from it.
+    few = find_slots(hardware("cuda", 4), machine=four, environ={}, devices=8)
+    assert [slot.environment for slot in few] == [{}]
+    assert len(find_slots(hardware("cpu", 8), environ={}, devices=2)) == 1
+
+
 def test_a_device_unlike_the_first_is_left_out():
     found = find_slots(hardware("cuda", 3), machine=machine(A100, T4, A100), environ={})
     assert [slot.name for slot in found] == ["cuda 0", "cuda 2"]
