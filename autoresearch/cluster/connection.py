@@ -33,8 +33,10 @@ _SETTINGS = {
 class Connection:
     """A cluster, for as long as this is open. A Ray that was connected before is left so."""
 
-    def __init__(self, address: str = "") -> None:
+    def __init__(self, address: str = "", bring: bool = True) -> None:
         """Connect, and bring this program along where the cluster isn't of this machine alone.
+
+        bring: False for who starts nothing there.
 
         Raises MissingTool without Ray, EnvironmentProblem where none answers.
         """
@@ -51,18 +53,18 @@ class Connection:
         self._ray = ray
         self._ours = not ray.is_initialized()
         if self._ours:
-            self._connect()
+            self._connect(bring)
         self.job = str(ray.get_runtime_context().get_job_id())
         self._presence: Any = None
 
-    def _connect(self) -> None:
+    def _connect(self, bring: bool) -> None:
         _silence()
         if re.fullmatch(r"[^/]+:\d+", self.address):
             await_head(self.address, HEAD_SECONDS)  # Ray tries for minutes, and tells all of them
-        own: dict[str, Any]
+        own: dict[str, Any] = {}
         if self.address == LOCAL:
             own = {"include_dashboard": False}  # ours is `autoresearch dashboard`
-        else:
+        elif bring:
             own = {"runtime_env": {"working_dir": str(program_archive())}}
         try:
             self._ray.init(

@@ -143,6 +143,21 @@ def read_names(names: Iterable[str]) -> tuple[list[Driver], list[Seat]]:
     return drivers, seats
 
 
+def usage(
+    nodes: Sequence[Node], drivers: Iterable[Driver], seats: Sequence[Seat]
+) -> dict[str, dict[str, Any]]:
+    """By kind: devices, nodes, and under `studies` how many each study at work has or waits for."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind, count in slots(nodes).items():
+        studies = {driver.tag: 0 for driver in drivers if kind in driver.kinds}
+        for seat in seats:
+            if seat.kind == kind:
+                studies[seat.tag] = studies.get(seat.tag, 0) + 1
+        on = sum(node.kind == kind for node in nodes)
+        found[kind] = {"devices": count, "nodes": on, "studies": studies}
+    return found
+
+
 def share(total: int, limits: Mapping[str, int | None], me: str, turn: int) -> int:
     """How many of `total` slots the study `me` may take, of those that are named in `limits`.
 

@@ -225,3 +225,37 @@ def wait(address: str, nodes: int | None, seconds: float, json_mode: bool) -> No
         out.warn(f"{found.nodes} of {nodes} nodes have joined; going on with those")
     out.say(f"Ray at {address}: {found.nodes} nodes, {found.gpus} GPUs, {found.cpus} CPUs")
     out.result({"address": address, "nodes": found.nodes, "gpus": found.gpus, "cpus": found.cpus})
+
+
+@command.command("devices")
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    default="auto",
+    help="Of the Ray cluster's head.  [default: the cluster that this machine is in]",
+)
+@json_option
+def devices(address: str, json_mode: bool) -> None:
+    """What kinds of device a Ray cluster has, how many, and which studies use them now.
+
+    The kinds are what `autoresearch run --screen` and `--confirm` take. A node's kind is its
+    accelerator's name in Ray, cpu where it has none, or what its label autoresearch.kind says.
+    """
+    from autoresearch.cluster.connection import Connection
+    from autoresearch.cluster.nodes import usage
+    from autoresearch.console import Output
+
+    out = Output(json_mode)
+    with Connection(address, bring=False) as cluster:
+        kinds = usage(cluster.nodes(), *cluster.names())
+    rows = [
+        (
+            kind,
+            str(found["devices"]),
+            str(found["nodes"]),
+            ", ".join(f"{tag} {count}" for tag, count in found["studies"].items()),
+        )
+        for kind, found in kinds.items()
+    ]
+    out.table(("kind", ">devices", ">nodes", "used by"), rows)
+    out.result({"address": address, "kinds": kinds})

@@ -153,6 +153,15 @@ def test_runs_are_made_on_both_nodes_and_all_they_leave_comes_back(executor, req
     assert max(d["earlier"] for d in details) == 2  # those that ended before the last was begun
 
 
+def test_the_command_tells_what_there_is_and_who_uses_it(executor, cluster):
+    command = [sys.executable, "-m", "autoresearch.cli", "cluster", "devices", "--json"]
+    done = subprocess.run(
+        [*command, "--address", cluster.address], capture_output=True, text=True, check=True
+    )
+    expected = {"devices": 2, "nodes": 2, "studies": {"mar5": 2}}
+    assert json.loads(done.stdout)["kinds"] == {"box": expected}
+
+
 def test_text_reaches_each_node_once(executor, cluster):
     fetched = [(node, path) for node, paths in executor.workers.received for path in paths]
     assert len(fetched) == len(set(fetched)) == 2 * len(executor.workers.tokens.files)

@@ -10,6 +10,7 @@ from autoresearch.cluster.nodes import (
     read_names,
     share,
     slots,
+    usage,
 )
 from prepare.errors import UsageError
 
@@ -67,6 +68,14 @@ def test_names_of_actors_tell_studies_and_seats_and_strangers_are_left_out():
     seat = Seat("01", 'ma"r5', "h100", "a", 7)
     strange = ["", "[]", "{}", '["worker"]', '["other", "1", "2"]', "somebody's"]
     assert read_names([driver.name, seat.name, *strange]) == ([driver], [seat])
+
+
+def test_who_uses_what_is_told_by_kind():
+    drivers = [Driver("01", "mar5", ("h100", "t4"), None), Driver("02", "apr1", ("h100",), 1)]
+    seats = [Seat("01", "mar5", "h100", "a", 1), Seat("01", "mar5", "h100", "b", 2)]
+    found = usage(NODES, drivers, seats)
+    assert found["h100"] == {"devices": 16, "nodes": 2, "studies": {"mar5": 2, "apr1": 0}}
+    assert found["t4"]["studies"] == {"mar5": 0} and found["cpu"]["studies"] == {}
 
 
 @pytest.mark.parametrize(
