@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import ipaddress
 import os
 import platform
 import re
@@ -44,18 +45,27 @@ _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>)\]]+", re.IGNORECASE)
 _SCP = re.compile(r"\b[\w.-]+@[\w.-]+:[\w./~-]+")
 _MAIL = re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)*")
 _IP = re.compile(
-    r"(?<![\d.])(?!127\.|0\.0\.0\.0)(?:\d{1,3}\.){3}\d{1,3}(?![\d.])|\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b",
+    r"(?<![\d.])(?!127\.|0\.0\.0\.0)(?:\d{1,3}\.){3}\d{1,3}(?!\.?\d)|\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b",
     re.IGNORECASE,
 )
+# What may be IPv6: `_hide_ipv6` looks whether it is.
+_COLONS = re.compile(r"(?<![\w:.])[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,8}(?:(?:\.\d{1,3}){3})?", re.IGNORECASE)
+# A path that isn't in quotes may hold spaces, too: they belong to it where another part of a path
+# follows, or a file's name with its kind.
+_WORD = r"[^\s\"':;,()\]\\/]+"
+_SPACED = rf"(?: {_WORD}){{1,4}}(?:[\\/]|\.[A-Za-z]\w{{0,10}}\b)"
+_REST = rf"(?:{_SPACED}|[^\s\"':;,)\]])*"
 _HOMES = re.compile(
-    r"(?:/home|/Users|/var/home|[A-Za-z]:[\\/]+Users)[\\/]+[^\\/\s\"':;,)]+", re.IGNORECASE
+    r"(?:/home|/Users|/var/home|[A-Za-z]:[\\/]+Users)[\\/]+"
+    rf"{_WORD}(?:(?: {_WORD}){{1,3}}(?=[\\/]))?",
+    re.IGNORECASE,
 )
 # Any other absolute path, but for where systems keep what is the same for everybody.
 _ELSEWHERE = re.compile(
     r"(?<![\w.<>/~:-])(?:/(?!(?:usr|lib\w*|s?bin|dev|proc|sys|etc|nix|opt/(?:rocm|cuda)\S*)/)[\w.+-]+/"
-    r"|[A-Za-z]:[\\/](?!Windows|Program))[^\s\"':;,)\]]*"
+    r"|[A-Za-z]:[\\/](?!Windows|Program))" + _REST
 )
-_UNDER_HOME = re.compile(r"~[\\/][^\s\"':;,)\]]*")
+_UNDER_HOME = re.compile(r"~[\\/]" + _REST)
 # In quotes a path may hold spaces.
 _QUOTED = re.compile(r"\"(?:~|<workspace>|/|[A-Za-z]:)[\\/]?[^\"\n]*\"")
 _INSTALLED = re.compile(r"[^\s\"'(]*[\\/](?:site|dist)-packages[\\/]")
@@ -108,7 +118,7 @@ class Private:
         text = _UNDER_HOME.sub(_kind_alone, text)
         text = _ELSEWHERE.sub(_kind_alone, text)
         text = _MAIL.sub("<address>", _SCP.sub("<remote>", text))
-        text = _IP.sub("<address>", text)
+        text = _IP.sub("<address>", _COLONS.sub(_hide_ipv6, text))
         for name, instead in sorted(self.names.items(), key=lambda item: -len(item[0])):
             if len(name) >= SHORTEST_NAME and name.lower() not in COMMON:
                 whole = rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])"
@@ -181,6 +191,16 @@ def _kind_alone(match: re.Match[str]) -> str:
     shown = name if name in known else f"*{Path(name).suffix}" if name.endswith(_KINDS) else ""
     root = "~" if match[0].startswith("~") else ""
     return f"{root}/.../{shown}" if shown else f"{root}/..."
+
+
+def _hide_ipv6(match: re.Match[str]) -> str:
+    """Any that names a machine; a time is none, and a slice in Python looks like no real one."""
+    try:
+        address = ipaddress.IPv6Address(match[0])
+    except ValueError:
+        return match[0]
+    real = int(address) >> 112 >= 0x64 or address.ipv4_mapped is not None
+    return "<address>" if real else match[0]
 
 
 def _without_spaces(path: str) -> str:

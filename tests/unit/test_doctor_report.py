@@ -132,6 +132,27 @@ def test_what_helps_is_in_it(report: str) -> None:
         assert words in report, words
 
 
+def test_addresses_of_both_kinds_and_paths_with_spaces() -> None:
+    hide = Private({"/h/ada": "~"}, {}, ())
+    for private in (
+        *("fe80::1ff:fe23:4567:890a", "2001:DB8:85a3::8a2e:370:7334", "::ffff:10.1.2.3"),
+        *("2001:0db8:0:0:0:ff00:42:8329", "64:ff9b::a01:203"),
+    ):
+        told = hide(f"from [{private}]:443, or {private}.")
+        assert told == "from [<address>]:443, or <address>."
+    usual = "at 12:34:56 of x[1::2], y[::2], ::1 and std::vector, 3.5 s for 1 / 2"
+    assert hide(usual) == usual
+    for text, told in {
+        "can't open /mnt/My Quiet Plan/run one/train.py: gone": "can't open /.../train.py: gone",
+        "no file /mnt/nas/quiet corpus of mine.txt, in 3 s": "no file /..., in 3 s",
+        "in ~/My Quiet Plan/x.log now": "in ~/.../*.log now",
+        r"in C:\Users\Ada Lovelace\Quiet Plan\a.bin": "in ~/...",
+        "read /mnt/a/b and /mnt/c/d in 3.5 s": "read /... and /... in 3.5 s",
+        "/data/x done at 12 or so (1/2)": "/... done at 12 or so (1/2)",
+    }.items():
+        assert hide(text) == told
+
+
 def test_it_is_told_without_a_workspace_or_hardware(
     home: Path, tmp_path: Path, capsys, monkeypatch
 ) -> None:
