@@ -19,6 +19,7 @@ import psutil
 
 from autoresearch.engine.errors import GitFailed
 from autoresearch.engine.git import Entry, Git
+from autoresearch.engine.git_servers import locks_nothing
 
 _UNDER_WAY = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")
 LOCK_AGE = 2.0  # seconds; git holds its locks for milliseconds
@@ -118,7 +119,8 @@ def git_at_work(place: Path) -> bool:
         if "git" not in (process.info["name"] or ""):
             continue
         try:
-            if Path(process.cwd()).is_relative_to(place):
+            inside = Path(process.cwd()).is_relative_to(place)
+            if inside and not locks_nothing(process.cmdline()):
                 return True
         except (psutil.Error, OSError):
             continue

@@ -224,7 +224,7 @@ class Gatherer:
             entries[path] = Entry(before.mode if before else PLAIN, oid)
         files.sort(key=lambda file: file.path)
         if entries:
-            new_tree = self._git.write_tree(base, entries, self._scratch)
+            new_tree = self._git.write_tree(base, entries)
             diff, stat = self._diff(base, new_tree)
         else:
             new_tree = self._git("rev-parse", f"{base}^{{tree}}").strip()
@@ -250,7 +250,7 @@ class Gatherer:
 
     def _diff(self, base: str, tree: str) -> tuple[str, DiffStat]:
         plain = ["-r", "--text", "--no-renames", "--no-ext-diff", "--no-textconv"]
-        out = self._git.run("diff-tree", "--numstat", "-p", *plain, base, tree)
+        out = self._git.diff(base, tree, ["--numstat", "-p", *plain])
         # One line per file (odd names are quoted), an empty line, the patch.
         numbers, _, text = out.partition(b"\n\n")
         added = removed = files = 0

@@ -9,14 +9,14 @@ Every call switches off what a repository or a user's configuration could run be
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from autoresearch.engine.errors import GitFailed, MissingGit, NoRepository
+from autoresearch.engine.git_objects import Objects
+from autoresearch.engine.git_servers import Died, Servers
 
 ZERO = "0" * 40
 # Files in a scratch folder end their lines as stored, whatever the user's settings ask for.
@@ -34,6 +36,7 @@ _FULL_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 # What is remembered of objects: so many, and none that is larger.
 _TREES, _MOST_ENTRIES = 8, 10_000
 _BLOBS, _MOST_BYTES = 64, 1 << 20
+_PAIRS = 256
 # For an index of our own, which is gone in a moment: no wait for the disk, one file.
 _PASSING = ("core.fsync=none", "core.splitIndex=false")
 _QUIET = (
@@ -84,6 +87,9 @@ class Git:
         # What an id names never changes: asked for once, kept while it is recent.
         self._trees: dict[str, dict[str, Entry]] = {}
         self._blobs: dict[str, bytes] = {}
+        self._ancestors: dict[str, bool] = {}
+        self._servers = Servers(self._server)
+        self.grouped = False  # commits last from the next `sync` on, not at once
 
     def __call__(self, *arguments: str, **more: object) -> str:
         """Standard output as text. Keywords as of `run`."""
@@ -104,6 +110,26 @@ class Git:
             raise GitFailed(f"git {arguments[0]}: {said}", _hint(said))
         return done.stdout
 
+    def _server(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+        """A git that stays and is talked to; what it complains of nobody reads."""
+        return subprocess.Popen(
+            [*self._command(_PASSING), *arguments],
+            cwd=self.folder,
+            env={**_environment(), **self.identity()},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=os.name == "posix",
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
+
+    @staticmethod
+    def _command(config: Iterable[str]) -> list[str]:
+        program = shutil.which("git")
+        if program is None:
+            raise MissingGit("git is not installed", "install git, 2.25 or newer")
+        return [program, *(part for item in (*_QUIET, *config) for part in ("-c", item))]
+
     def _finished(
         self,
         arguments: Sequence[str],
@@ -113,14 +139,11 @@ class Git:
         folder: Path,
     ) -> subprocess.CompletedProcess[bytes]:
         """git, run to an end of its own. Raises GitFailed if it had none."""
-        program = shutil.which("git")
-        if program is None:
-            raise MissingGit("git is not installed", "install git, 2.25 or newer")
-        settings = [part for item in (*_QUIET, *config) for part in ("-c", item)]
+        command = [*self._command(config), *arguments]
         for _ in range(_SIGINT_TRIES):
             try:
                 done = subprocess.run(
-                    [program, *settings, *arguments],
+                    command,
                     cwd=folder,
                     env={**_environment(), **environment},
                     input=data if data is not None else b"",
@@ -151,13 +174,24 @@ class Git:
 
     def is_ancestor(self, older: str, newer: str) -> bool:
         """Is `older` reachable from `newer` (or the same)?"""
-        return self.maybe("merge-base", "--is-ancestor", older, newer) is not None
+        pair = f"{older} {newer}"
+        if pair not in self._ancestors:
+            found = self.maybe("merge-base", "--is-ancestor", older, newer) is not None
+            if not (_FULL_ID.fullmatch(older) and _FULL_ID.fullmatch(newer)):
+                return found
+            _remember(self._ancestors, pair, found, _PAIRS)
+        return self._ancestors[pair]
 
     # -- objects ---------------------------------------------------------------------------------
 
     def commit_of(self, name: str) -> str | None:
         """The commit that a ref or a name stands for, or None."""
-        return self.maybe("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") or None
+        wanted = f"{name}^{{commit}}"
+        try:
+            found = self._servers.look(wanted)
+        except Died:  # no repository, say
+            return self.maybe("rev-parse", "--verify", "--quiet", wanted) or None
+        return None if found is None else found[0]
 
     def existing(self, oids: Iterable[str]) -> set[str]:
         """Those of these objects that the repository has."""
@@ -183,10 +217,39 @@ class Git:
         """A blob's bytes."""
         data = self._blobs.get(oid)
         if data is None:
-            data = self.run("cat-file", "blob", oid)
+            data = self._content(oid)
             if len(data) <= _MOST_BYTES:
                 _remember(self._blobs, oid, data, _BLOBS)
         return data
+
+    def described(self, commit: str) -> tuple[str, str, str]:
+        """Tree, parents (ids with spaces between) and message of a commit."""
+        head, _, message = self._content(commit).decode("utf-8", "replace").partition("\n\n")
+        lines = [line.split(" ", 1) for line in head.split("\n")]
+        named = [(line[0], line[-1]) for line in lines]
+        (tree,) = (value for name, value in named if name == "tree")
+        return tree, " ".join(value for name, value in named if name == "parent"), message
+
+    def diff(self, commit: str, tree: str, options: Sequence[str]) -> bytes:
+        """What `diff-tree` says of a tree beside a commit's."""
+        try:
+            return self._servers.diff(options, self._tree_of(commit), tree)
+        except Died:
+            return self.run("diff-tree", *options, commit, tree)
+
+    def _tree_of(self, commit: str) -> str:
+        """The id of a commit's tree."""
+        found = self._servers.look(f"{commit}^{{tree}}")
+        if found is None:
+            raise Died
+        return found[0]
+
+    def _content(self, oid: str) -> bytes:
+        try:
+            data = self._servers.content(oid)
+        except Died:
+            data = None
+        return self.run("cat-file", "-p", oid) if data is None else data
 
     def merge(self, base: bytes, ours: bytes, theirs: bytes, scratch: Path) -> bytes | None:
         """`ours` with the edit that led from `base` to `theirs`; None where the two conflict."""
@@ -203,36 +266,71 @@ class Git:
         """What ids are made with: sha1 or sha256."""
         return "sha256" if len(self("rev-parse", "HEAD").strip()) == 64 else "sha1"
 
+    @cached_property
+    def _objects(self) -> Objects:
+        return Objects(self.common_folder() / "objects", self.algorithm)
+
     def blob_id(self, data: bytes) -> str:
         """The id of these bytes as a blob; nothing is stored."""
-        head = b"blob %d\0" % len(data)
-        return hashlib.new(self.algorithm, head + data, usedforsecurity=False).hexdigest()
+        return self._objects.name("blob", data)
 
     def write_blob(self, data: bytes) -> str:
         """Store bytes exactly as they are; its id."""
-        return self("hash-object", "-w", "--no-filters", "--stdin", data=data).strip()
+        return self._stored(lambda: self._objects.write("blob", data))
 
-    def write_tree(self, base: str, entries: Mapping[str, Entry | None], scratch: Path) -> str:
-        """The tree of `base` (an id) with some paths set, or removed (None).
-
-        Uses an index in `scratch`.
-        """
+    def write_tree(self, base: str, entries: Mapping[str, Entry | None]) -> str:
+        """The tree of `base` (an id) with some paths set, or removed (None)."""
         wanted = {**self.tree(base), **entries}
-        lines = [f"{entry.mode} {entry.oid}\t{path}" for path, entry in wanted.items() if entry]
-        data = b"".join(os.fsencode(line) + b"\0" for line in lines)
-        with temporary_index(scratch) as environment:
-            fill = ("update-index", "-z", "--index-info")
-            self(*fill, data=data, environment=environment, config=_PASSING)
-            return self("write-tree", environment=environment).strip()
+        paths = {path: (entry.mode, entry.oid) for path, entry in wanted.items() if entry}
+        return self._stored(lambda: self._objects.write_tree(paths))
 
     def write_commit(self, tree: str, parent: str, message: str, when: str | None = None) -> str:
-        """Store a commit; no ref is moved. `when` (git's date format) makes its id repeatable."""
-        environment = dict(self.identity())
-        if when:
-            environment |= {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when}
-        return self(
-            "commit-tree", tree, "-p", parent, data=message.encode("utf-8"), environment=environment
-        ).strip()
+        """Store a commit; no ref is moved. `when` (seconds since 1970, and a zone) makes its id
+        repeatable. It lasts from then on, or, where `grouped`, from the next `sync` on."""
+        author, committer = self._signatures
+        date = when or f"{int(time.time())} {time.strftime('%z')}"
+        head = f"tree {tree}\nparent {parent}\nauthor {author} {date}\ncommitter {committer} {date}"
+        data = f"{head}\n\n{message}".encode()
+        oid = self._stored(lambda: self._objects.write("commit", data))
+        if not self.grouped:
+            self.sync()
+        return oid
+
+    def sync(self) -> None:
+        """Return when the objects and refs that were written so far would survive a power cut."""
+        self._stored(self._objects.sync)
+
+    def _stored(self, write: Callable[[], _Kept]) -> _Kept:
+        try:
+            return write()
+        except OSError as error:
+            said = error.strerror or str(error)
+            raise GitFailed(f"git can't store objects: {said}", _hint(said)) from error
+
+    @cached_property
+    def _signatures(self) -> tuple[str, str]:
+        """Who author and committer are, as commits say it."""
+        found = (
+            self("var", f"GIT_{role}_IDENT", environment=self.identity())
+            for role in ("AUTHOR", "COMMITTER")
+        )
+        author, committer = (ident.rsplit(">", 1)[0] + ">" for ident in found)
+        return author, committer
+
+    def move_quickly(self, ref: str, new: str, old: str | None = None) -> bool:
+        """Have a ref stand for a commit, if it stood for `old` where that is given; lasting as
+        `write_commit` says.
+
+        False where git wouldn't, which says why only when it is asked otherwise.
+        """
+        try:
+            self._servers.move(ref, new, old)
+        except Died:
+            return False
+        self._objects.note(self.common_folder() / ref)
+        if not self.grouped:
+            self.sync()
+        return True
 
     def identity(self) -> dict[str, str]:
         """The user's identity; where there is none, a neutral one, for this call alone."""

@@ -74,9 +74,9 @@ class Study:
         return found
 
     def _refs(self, *more: str) -> dict[str, str]:
-        """The commits of the branch and of these refs, as far as they exist, in one call."""
-        out = self._git("for-each-ref", "--format=%(refname) %(objectname)", self._ref, *more)
-        return dict(line.split() for line in out.splitlines())
+        """The commits of the branch and of these refs, as far as they exist."""
+        found = {ref: self._git.commit_of(ref) for ref in (self._ref, *more)}
+        return {ref: commit for ref, commit in found.items() if commit}
 
     def _lineage(self) -> Lineage:
         """From the study's beginning to the champion. Raises ChampionMoved."""
@@ -138,6 +138,9 @@ class Study:
     def _update_ref(self, ref: str, new: str, old: str | None, force: bool = False) -> None:
         """Move a ref from `old` (None: it doesn't exist). A lock in the way is waited for."""
         expected = [] if force else [old or "0" * len(new)]
+        own = ref.startswith(f"{self._own_refs}/")  # what the branch is moves by a git of its own
+        if own and self._git.move_quickly(ref, new, *expected):
+            return
         reason = ["-m", "autoresearch"]
         for attempt in range(_UPDATE_TRIES):
             try:

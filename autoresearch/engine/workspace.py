@@ -274,7 +274,7 @@ class Workspace(Study):
             entries = {path: new.get(path) for path in paths if old.get(path) != new.get(path)}
             if not entries:
                 return head
-            tree = self._git.write_tree(head, entries, self._temporary)
+            tree = self._git.write_tree(head, entries)
             made = self._git.write_commit(tree, head, with_trailer(message, "Restores", commit))
             self.advance(made)
             return made
@@ -383,13 +383,12 @@ class Workspace(Study):
             raise self._moved(change.base)
         tree = self._git.tree(change.tree)
         entries: dict[str, Entry | None] = {f.path: tree.get(f.path) for f in change.files}
-        return self._git.write_tree(head, entries, self._temporary)
+        return self._git.write_tree(head, entries)
 
     def _describes(self, commit: str) -> tuple[str, str]:
         """("tree parents", message) of a commit."""
-        text = self._git("log", "-1", "--format=%T %P%x00%B", commit)
-        head, _, message = text.partition("\0")
-        return head, message.strip()
+        tree, parents, message = self._git.described(commit)
+        return f"{tree} {parents}", message.strip()
 
     def _checkout_of_branch(self, old: str, new: str) -> tuple[Path | None, str]:
         """Where the branch is checked out, and why that checkout can't follow, or ""."""

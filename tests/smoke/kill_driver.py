@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from autoresearch.engine import follow, scratches, workspace
+from autoresearch.engine import follow, git_objects, git_servers, scratches, workspace
 from autoresearch.engine import git as git_module
 from autoresearch.engine.errors import EngineError, GitFailed
 from autoresearch.engine.holder import Claim
@@ -220,9 +220,8 @@ def any_file(path: Path) -> bool:
 
 
 # Points at which a full disk is felt.
-WRITES = ("ledger line", "fsync", "marker", "write", "git pack-objects", "git hash-object")
-WRITES += ("git read-tree", "git update-index", "git write-tree", "git commit-tree")
-WRITES += ("git update-ref",)
+WRITES = ("ledger line", "fsync", "marker", "write", "git pack-objects", "object", "ref")
+WRITES += ("git read-tree", "git update-index", "git update-ref")
 
 
 class Killer:
@@ -268,6 +267,8 @@ class Killer:
     def install(self) -> None:
         """Points at every step of the loop, at every call of git, and amid a ledger's line."""
         self.around(git_module.Git, "_finished", lambda git, words, *more: f"git {words[0]}")
+        self.around(git_objects.Objects, "_put", "object")
+        self.around(git_servers.Servers, "move", "ref")
         for name in ("commit", "advance", "scratch", "drop", "program", "recover", "collect"):
             self.around(Workspace, name, name)
         self.around(Workspace, "place", "place")
