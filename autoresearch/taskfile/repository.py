@@ -52,7 +52,7 @@ class Repository:
         git("init", "--quiet", "--object-format=sha1", f"--initial-branch={BRANCH}")
         nothing = git("mktree", data=b"").strip()
         root = git("commit-tree", nothing, "-m", "Nothing", environment=git.identity()).strip()
-        tree = git.write_tree(root, self._entries(git, paths), fresh / OWN_FOLDER)
+        tree = git.write_tree(root, self._entries(git, paths))
         first = git.write_commit(tree, root, f"{self._place.file.name} as it was found\n")
         git("update-ref", f"refs/heads/{BRANCH}", first, environment=git.identity())
         os.replace(fresh, self.root)
@@ -73,7 +73,7 @@ class Repository:
         entries |= {path: None for path in old if path not in new}
         if not entries:
             return False
-        tree = git.write_tree(head, entries, self.root / OWN_FOLDER)
+        tree = git.write_tree(head, entries)
         workspace.advance(git.write_commit(tree, head, "Files beside the artifacts changed\n"))
         return True
 

@@ -45,7 +45,7 @@ def tree(tmp_path: Path) -> tuple[MainTree, str]:
     entries: dict[str, Entry | None] = {
         name: Entry("100644", git.write_blob(text.encode())) for name, text in NEW.items()
     }
-    tree_id = git.write_tree(head, {**entries, "gone.txt": None}, place.work / "tmp")
+    tree_id = git.write_tree(head, {**entries, "gone.txt": None})
     return found, git.write_commit(tree_id, head, "better")
 
 
