@@ -156,11 +156,20 @@ def _toml(path: Path, table: Mapping[str, Any]) -> FileEdit:
         raise DataError(
             f"{path} is no TOML: {error}", f"mend it, or add by hand:\n{added}"
         ) from error
-    there = known.get("mcp_servers", {}).get(NAME)
+    servers = known.get("mcp_servers", {})
+    there = servers.get(NAME) if isinstance(servers, Mapping) else None
     if there == dict(table) and before is not None:
         return FileEdit(path, before, before)
     if there is not None:
         hint = f"take that table out, or make it this by hand:\n{added}"
         raise DataError(f"{path} has another [mcp_servers.{NAME}]", hint)
     glue = "" if not before else "\n" if before.endswith("\n") else "\n\n"
-    return FileEdit(path, before, f"{before or ''}{glue}{added}")
+    text = f"{before or ''}{glue}{added}"
+    try:
+        fits = tomllib.loads(text) == {**known, "mcp_servers": {**servers, NAME: dict(table)}}
+    except (tomllib.TOMLDecodeError, TypeError):
+        fits = False
+    if not fits:  # such as `mcp_servers = {...}`, to which nothing can be added below
+        hint = f"make it tables, [mcp_servers.NAME] each, or add by hand:\n{added}"
+        raise DataError(f"{path} has mcp_servers in a form that can't be added to", hint)
+    return FileEdit(path, before, text)

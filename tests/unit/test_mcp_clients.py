@@ -80,6 +80,8 @@ def test_nothing_is_written_unasked(workspace: Path, capsys, monkeypatch) -> Non
         ("claude", ".mcp.json", '{"mcpServers": []}'),
         ("codex", ".codex/config.toml", "= 1"),
         ("codex", ".codex/config.toml", '[mcp_servers.autoresearch]\ncommand = "mine"\n'),
+        ("codex", ".codex/config.toml", 'mcp_servers = {x = {command = "mine"}}  # inline\n'),
+        ("codex", ".codex/config.toml", "mcp_servers = 7\n"),
     ],
 )
 def test_what_can_not_be_added_to_is_left_as_it_is(
