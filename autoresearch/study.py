@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -135,8 +136,7 @@ class Study:
             executor = study._executor(harness, slots)
             if executor is not None:
                 open_things.enter_context(executor)
-            shared = len(slots) if slots[0].shared_by > 1 else 0
-            study._loop = study._make_loop(options, harness, executor, shared)
+            study._loop = study._make_loop(options, harness, executor, slots)
             study._set_strange_tsv_aside()
             with study._loop:
                 study._write_header(options, slots[0].shared_by)
@@ -281,9 +281,14 @@ class Study:
         return LocalPool(harness.spec(), slots, logs, self._earlier_runs())
 
     def _make_loop(
-        self, options: Options, harness: Pretraining, executor: Executor | None, shared: int
+        self,
+        options: Options,
+        harness: Pretraining,
+        executor: Executor | None,
+        slots: Sequence[Slot],
     ) -> Loop:
-        """The loop. shared: slots that share a device; the baseline is measured with all busy."""
+        """The loop. Where slots share a device, the baseline is measured with all of them busy."""
+        rounds = math.ceil(self.task.policy.noise_seeds / len(slots))
         return Loop(
             self.task,
             self.workspace,
@@ -301,7 +306,7 @@ class Study:
             combine=options.combine,
             control=self.control,
             executor=executor,
-            baseline_runs=shared,
+            baseline_runs=rounds * len(slots) if slots[0].shared_by > 1 else 0,
         )
 
     # -- what is written beside the ledger -------------------------------------------------------
