@@ -6,7 +6,8 @@
         remove(heap)
 
 A cache folder may be anywhere (AUTORESEARCH_CACHE), also where other things lie: only what has the
-names that we give is ours. Nothing behind a link is looked at or removed.
+names that we give is ours, and nothing of a repository, such as a workspace called `demo`. Nothing
+behind a link is looked at or removed.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ CACHE = {
 STUDY = {
     "scratches": "copies that a killed run left",
     "runs": "logs and edits of trials that weren't kept, and of earlier studies",
+    "weights": "weights of earlier studies: trained again",
+    "trackers": "what trackers wrote here: nobody has it twice",
 }
 NAMES = (*CACHE, *STUDY)
 # Commands that use the cache while they work; the others only look.
@@ -74,6 +77,8 @@ def heaps(folder: Path) -> list[Heap]:
         for name, places in (
             ("scratches", _named(own / "work", ".*@.*")),
             ("runs", _old_runs(folder)),
+            ("weights", _old_weights(folder)),
+            ("trackers", _named(own / "trackers", r"[^.].*")),
         ):
             found.append(Heap(name, STUDY[name], tuple(places)))
     return found
@@ -81,7 +86,7 @@ def heaps(folder: Path) -> list[Heap]:
 
 def _named(root: Path, pattern: str) -> Iterator[Path]:
     """What has one of our names, right under a folder that is no link."""
-    if root.is_symlink() or not root.is_dir():
+    if root.is_symlink() or not root.is_dir() or (root / ".git").exists():
         return
     yield from sorted(path for path in root.iterdir() if re.fullmatch(pattern, path.name))
 
@@ -98,6 +103,15 @@ def _old_runs(folder: Path) -> Iterator[Path]:
             yield place
             continue
         yield from (path for path in _named(place, r"\d{4,}") if path.name in known - kept)
+
+
+def _old_weights(folder: Path) -> Iterator[Path]:
+    """Weights of other studies: those of this one are kept as its settings say."""
+    from autoresearch.study import Study
+
+    study = Study.read(folder)
+    root = study.root / OWN_FOLDER / "weights"
+    yield from (path for path in _named(root, r"[^.].*") if path.name != study.tag)
 
 
 def size(place: Path) -> int:

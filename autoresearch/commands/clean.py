@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 # Those of `cleaning`; help then loads nothing. A test compares the two.
 CACHE = ("compiled", "corpora", "prepared", "probes", "demo", "dashboard")
-STUDY = ("scratches", "runs")
+STUDY = ("scratches", "runs", "weights", "trackers")
 ALL = "all"
+BY_NAME = "trackers"  # it alone goes by its own name alone
 
 
 @click.command("clean")
@@ -40,10 +41,13 @@ def command(
     Of the workspace:
       scratches   copies that a killed run left
       runs        logs and edits of trials that weren't kept, and of earlier studies
-    all           all of these
+      weights     weights of earlier studies
+      trackers    what trackers wrote in this workspace
+    all           all of these but trackers
 
-    All of it can be made or fetched again, but for logs: the ledger, the champions and git keep
-    what was measured and edited. What something that runs is using is refused.
+    All of it can be made or fetched again, but for logs and what trackers wrote: the ledger, the
+    champions and git keep what was measured and edited. What something that runs is using is
+    refused.
     """
     from autoresearch.cleaning import heaps
     from autoresearch.console import Output
@@ -51,7 +55,8 @@ def command(
 
     out = Output(json_mode)
     found = heaps(folder)
-    wanted = {heap.name for heap in found} if ALL in names else set(names)
+    wanted = {heap.name for heap in found} - {BY_NAME} if ALL in names else set()
+    wanted |= set(names) - {ALL}
     missing = wanted - {heap.name for heap in found}
     if missing:
         raise click.UsageError(f"{folder.resolve()} is no workspace: it has no {missing.pop()}")

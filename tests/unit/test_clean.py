@@ -65,6 +65,9 @@ def workspace(tmp_path: Path) -> Path:
         (own / "runs" / name).mkdir(parents=True)
         (own / "runs" / name / "train.log").write_text("hello")
     (own / "work" / "mar5@3-candidate").mkdir(parents=True)
+    for name in ("weights/mar5/0001", "weights/old/0000", "trackers/mlruns"):
+        (own / name).mkdir(parents=True)
+        (own / name / "data").write_bytes(b"x" * 500)
     return folder
 
 
@@ -101,6 +104,12 @@ def test_what_is_named_goes_and_nothing_of_others(full: Path, capsys) -> None:
     assert not any(kind["bytes"] for kind in document(capsys)["kinds"].values())
 
 
+def test_a_workspace_inside_the_cache_is_no_cache(full: Path, capsys) -> None:
+    subprocess.run(["git", "init", "-q", full / "demo"], check=True)
+    assert "demo" not in document(capsys, "all", "--yes")["freed"]
+    assert (full / "demo" / "autoresearch.toml").is_file()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="links need a right there")
 def test_links_are_not_followed(full: Path, tmp_path: Path, capsys) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -124,6 +133,12 @@ def test_of_a_workspace_the_champions_stay(full: Path, workspace: Path, capsys) 
     assert left == ["mar5/0000", "mar5/0001", "mar5/0003"], (
         "0003 is in no record: it may be at work"
     )
+    assert {path.name for path in (runs.parent / "weights").iterdir()} == {"mar5", "old"}
+    freed = document(capsys, "all", "--yes", "--dir", workspace)["freed"]
+    assert freed["weights"] == 500 and "trackers" not in freed
+    assert [path.name for path in (runs.parent / "weights").iterdir()] == ["mar5"]
+    assert document(capsys, "--dir", workspace)["kinds"]["trackers"]["bytes"] == 500
+    assert document(capsys, "trackers", "--yes", "--dir", workspace)["freed"] == {"trackers": 500}
     code, _, err = run(capsys, "clean", "runs", "--yes", "--dir", full)
     assert code == 2 and "no workspace" in err
 
