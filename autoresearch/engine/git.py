@@ -264,7 +264,7 @@ class Git:
     @cached_property
     def algorithm(self) -> str:
         """What ids are made with: sha1 or sha256."""
-        return "sha256" if len(self("rev-parse", "HEAD").strip()) == 64 else "sha1"
+        return self.maybe("config", "extensions.objectFormat") or "sha1"
 
     @cached_property
     def _objects(self) -> Objects:

@@ -20,7 +20,7 @@ from pathlib import Path
 from autoresearch.engine.errors import TaskError, WorkspaceError
 from autoresearch.engine.gather import EXECUTABLE, LINK, PLAIN
 from autoresearch.engine.git import Entry, Git, open_repository
-from autoresearch.engine.workspace import OWN_FOLDER, Workspace
+from autoresearch.engine.workspace import Workspace
 from autoresearch.taskfile.files import Place, read_files
 from autoresearch.taskfile.model import TaskFile
 
