@@ -182,11 +182,63 @@ def worker_options(function: F) -> F:
             type=click.IntRange(min=1),
             metavar="N",
             help="Runs made at the same time, each on an accelerator of its own.  [default: one "
-            "per accelerator that is equal to the first]",
+            "per accelerator that is equal to the first; on a cluster this study's share]",
         ),
     ):
         function = option(function)
     return function
+
+
+def cluster_options(function: F) -> F:
+    """--engine NAME, --address, --confirm, --screen: on whose devices runs are made.
+
+    Refuses what goes with Ray alone where runs are made on this machine, and the reverse.
+    """
+
+    @functools.wraps(function)
+    def command(**given: Any) -> Any:
+        there = given["engine"] == "ray"
+        for name in ("address", "confirm", "screen"):
+            if given[name] and not there:
+                raise click.UsageError(f"--{name} goes with --engine ray")
+        if there and given["share_device"]:
+            raise click.UsageError("--share-device is for this machine's; leave out --engine ray")
+        return function(**given)
+
+    decorated: Any = command
+    for option in (
+        click.option(
+            "--screen",
+            metavar="KIND",
+            default="",
+            help="Make each trial's first run on this kind of device, where the champion is "
+            "measured, too, and go on with those that aren't worse there.  [default: none]",
+        ),
+        click.option(
+            "--confirm",
+            metavar="KIND",
+            default="",
+            help="The kind of device that decides; `autoresearch cluster devices` lists them.  "
+            "[default: accelerators before processors, then what there is most of]",
+        ),
+        click.option(
+            "--address",
+            metavar="HOST:PORT",
+            default="",
+            help="Of the Ray cluster's head; auto for the one that this machine is in.  [default: "
+            "RAY_ADDRESS, else a Ray of this machine alone]",
+        ),
+        click.option(
+            "--engine",
+            type=NearChoice("engine", ("local", "ray")),
+            metavar="NAME",
+            default="local",
+            show_default=True,
+            help="Where runs are made: local, or ray for the nodes of a Ray cluster.",
+        ),
+    ):
+        decorated = option(decorated)
+    return cast(F, decorated)
 
 
 def budget_options(function: F) -> F:

@@ -63,7 +63,9 @@ class Options:
     """How a study is driven this time; None takes what autoresearch.toml or the ledger says.
 
     workers: runs made at the same time, None for one per accelerator; more than accelerators only
-    where they may `share_device`.
+    where they may `share_device`. engine: "local", or "ray" for the cluster at `address`, where
+    devices of the kind `confirm` decide, "" for the first there is, and those of `screen`, if any,
+    sort candidates out first.
     """
 
     tag: str | None = None
@@ -77,6 +79,10 @@ class Options:
     combine: bool = True
     workers: int | None = 1
     share_device: bool = False
+    engine: str = "local"
+    address: str = ""
+    confirm: str = ""
+    screen: str = ""
 
 
 @dataclass
@@ -133,7 +139,7 @@ class Study:
         with study._claim(), contextlib.ExitStack() as open_things:
             study._refuse_lost_ledger()
             harness = study._harness(options, sandbox, slots[0].shared_by)
-            executor = study._executor(harness, slots)
+            executor = study._executor(options, harness, slots)
             if executor is not None:
                 open_things.enter_context(executor)
             study._loop = study._make_loop(options, harness, executor, slots)
@@ -271,10 +277,16 @@ class Study:
     def _earlier_runs(self) -> Iterator[Replicate]:
         return (run for trial in self.state.trials.values() for run in trial.replicates)
 
-    def _executor(self, harness: Pretraining, slots: Sequence[Slot]) -> Executor | None:
+    def _executor(
+        self, options: Options, harness: Pretraining, slots: Sequence[Slot]
+    ) -> Executor | None:
         """Who makes runs; None for this process, one after the other."""
         from autoresearch.local_pool import LocalPool
 
+        if options.engine == "ray":
+            from autoresearch.cluster.opening import ray_executor
+
+            return ray_executor(self, options, harness.spec(), self._earlier_runs())
         if len(slots) == 1:
             return None
         logs = self.root / OWN_FOLDER / "workers"
@@ -306,6 +318,8 @@ class Study:
             combine=options.combine,
             control=self.control,
             executor=executor,
+            confirm=options.confirm,
+            screen=options.screen,
             baseline_runs=rounds * len(slots) if slots[0].shared_by > 1 else 0,
         )
 
@@ -414,7 +428,7 @@ def slots_of(options: Options, devices: int) -> list[Slot]:
 
     Raises UsageError for more than there is room for.
     """
-    if options.workers == 1:
+    if options.workers == 1 or options.engine != "local":
         return [Slot("")]
     import backends
 

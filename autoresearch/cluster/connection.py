@@ -33,10 +33,10 @@ _SETTINGS = {
 class Connection:
     """A cluster, for as long as this is open. A Ray that was connected before is left so."""
 
-    def __init__(self, address: str = "", bring: bool = True) -> None:
+    def __init__(self, address: str = "", bring: bool = True, devices: int = 1) -> None:
         """Connect, and bring this program along where the cluster isn't of this machine alone.
 
-        bring: False for who starts nothing there.
+        bring: False for who starts nothing there. devices: accelerators that one run takes.
 
         Raises MissingTool without Ray, EnvironmentProblem where none answers.
         """
@@ -50,7 +50,7 @@ class Connection:
                 "--engine ray needs Ray, which isn't installed",
                 "pip install 'autoresearch[cluster]'",
             ) from error
-        self._ray = ray
+        self._ray, self._devices = ray, devices
         self._ours = not ray.is_initialized()
         if self._ours:
             self._connect(bring)
@@ -90,7 +90,7 @@ class Connection:
 
     def nodes(self) -> list[Node]:
         """The living nodes that can make runs."""
-        return nodes_of(self._ray.nodes())
+        return nodes_of(self._ray.nodes(), self._devices)
 
     def names(self) -> tuple[list[Driver], list[Seat]]:
         """The studies at work on the cluster, this one's too if announced, and their workers."""

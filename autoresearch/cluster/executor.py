@@ -1,7 +1,7 @@
 """Runs made on a Ray cluster, behind the one interface that the loop knows.
 
-    with RayExecutor(spec, address="10.0.0.1:6379", tag="mar5", tokens=Tokens.of(settings)) as ray:
-        loop = Loop(..., executor=ray, confirm=ray.confirm, screen=ray.screen)
+    with RayExecutor(spec, address="10.0.0.1:6379", tag="mar5") as ray:
+        loop = Loop(..., executor=ray)
 
 The study's process holds all that matters: a worker, a node or this process may be killed at any
 moment, and a run that was lost on the way is made again elsewhere. A run that takes much longer
@@ -73,7 +73,8 @@ class RayExecutor:
         confirm: str = "",
         screen: str = "",
         most: int | None = None,
-        tokens: Tokens | None = None,
+        devices: int = 1,
+        tokens: Callable[[], Tokens] | None = None,
         tell: Callable[[str], None] = lambda message: None,
         earlier: Iterable[Replicate] = (),
         measures: str = MEASURES,
@@ -85,21 +86,29 @@ class RayExecutor:
         Args:
             spec: how runs are measured, see `autoresearch.worker`. confirm, screen: kinds of
                 device, "" for the first there is and for none. most: workers by kind at most.
-            tokens: what runs read. tell: is told of nodes and workers that fail. earlier: runs of
-                the study so far, the oldest first.
+            devices: accelerators that one run takes. tokens: makes or finds what runs read, when
+            everything else has been checked. tell: is told of nodes and workers that fail.
+            earlier: runs of the study so far, the oldest first.
 
-        Raises MissingTool, EnvironmentProblem, and UsageError for a kind that isn't there.
+        Raises MissingTool, EnvironmentProblem, and UsageError for a kind that isn't there
+        or is asked to do both.
         """
         self.patience = patience or Patience()
         self._spec, self._tell = dict(spec), tell
-        if tokens is not None:
-            self._spec["settings"] = {**self._spec["settings"], "corpus": tokens.corpus}
-        self._cluster = Connection(address)
+        self._cluster = Connection(address, devices=devices)
         try:
             nodes = self._cluster.nodes()
             self.confirm = known_kind(confirm, nodes)
             self.screen = known_kind(screen, nodes) if screen else ""
+            if self.screen == self.confirm:
+                raise UsageError(
+                    f"devices of the kind {self.confirm!r} can't both screen and decide",
+                    "name another kind with --screen or --confirm, or leave out --screen",
+                )
             kinds = tuple(dict.fromkeys(filter(None, (self.confirm, self.screen))))
+            text = None if tokens is None else tokens()
+            if text is not None:
+                self._spec["settings"] = {**self._spec["settings"], "corpus": text.corpus}
             self.workers = Workers(
                 self._cluster,
                 tag,
@@ -107,7 +116,7 @@ class RayExecutor:
                 most,
                 measures,
                 json.dumps({**passed_on(os.environ), **(environment or {})}),
-                tokens,
+                text,
                 (spec.get("backend") or "") if spec["kind"] == PRETRAINING else None,
                 tell,
                 self.patience,

@@ -36,25 +36,28 @@ class Node:
     gpus: float
 
 
-def nodes_of(found: Iterable[Mapping[str, Any]]) -> list[Node]:
-    """The living nodes that can make runs, from `ray.nodes()`, in a fixed order."""
-    nodes = [_node(each) for each in found if each.get("Alive")]
+def nodes_of(found: Iterable[Mapping[str, Any]], devices: int = 1) -> list[Node]:
+    """The living nodes that can make runs, from `ray.nodes()`, in a fixed order.
+
+    devices: accelerators that one run takes, all of them of one node.
+    """
+    nodes = [_node(each, devices) for each in found if each.get("Alive")]
     return sorted((node for node in nodes if node.slots), key=lambda node: (node.host, node.id))
 
 
-def _node(found: Mapping[str, Any]) -> Node:
-    """One slot per accelerator, which leaves the processors to whoever needs them; without one,
-    the node is a slot and takes them all, since two would slow each other down."""
+def _node(found: Mapping[str, Any], devices: int) -> Node:
+    """A slot per accelerator or so many of them, which leaves processors to whoever needs them;
+    without any the node is a slot and takes them all, since two would slow each other down."""
     resources: Mapping[str, float] = found.get("Resources", {})
     gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 0.0)
-    slots = gpus if gpus else int(cpus >= 1)
+    slots = gpus // devices if gpus else int(cpus >= 1)
     return Node(
         id=str(found["NodeID"]),
         host=str(found.get("NodeManagerHostname", "")),
         kind=_kind(found.get("Labels") or {}, resources),
         slots=slots,
         cpus=min(1.0, cpus) if gpus else cpus,
-        gpus=1.0 if gpus else 0.0,
+        gpus=float(devices) if gpus else 0.0,
     )
 
 
@@ -83,10 +86,9 @@ def known_kind(wanted: str, nodes: Sequence[Node]) -> str:
         raise UsageError("the cluster has no node that could make a run", "see `ray status`")
     if not wanted:
         return next(iter(kinds))
-    name = wanted.lower() if wanted not in kinds else wanted
-    if name in kinds:
-        return name
-    close = difflib.get_close_matches(name, kinds, 1)
+    if wanted in kinds:
+        return wanted
+    close = difflib.get_close_matches(wanted.lower(), kinds, 1)
     guess = f"did you mean {close[0]!r}? " if close else ""
     there = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
     raise UsageError(f"the cluster has no device of the kind {wanted!r}", f"{guess}It has {there}")

@@ -16,6 +16,7 @@ from autoresearch.options import (
     attention_option,
     backend_option,
     budget_options,
+    cluster_options,
     json_option,
     near,
     search_options,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 )
 @search_options
 @worker_options
+@cluster_options
 @study_options
 @tracker_option
 @workspace_option
@@ -89,7 +91,8 @@ def command(
     kill. Ctrl-C once ends after the trial under way, twice at once. Limits that aren't given are
     those of [task.budget] in autoresearch.toml.
 
-    With several accelerators, several trials are under way at the same time, one run on each.
+    With several accelerators, several trials are under way at the same time, one run on each. With
+    --engine ray they are those of a cluster, which studies share.
     """
     import backends
     from autoresearch.awake import awake
@@ -105,8 +108,9 @@ def command(
     unopened = Study.read(folder, options)
     proposers = [unopened.proposer(*each) for each in zip(agents, given, strict=True)]
     with narrated(out, folder) as on_event:
-        with looking(on_event):
-            backends.make_ready(choices["backend"])
+        if options.engine == "local":  # what the nodes of a cluster have, they see themselves
+            with looking(on_event):
+                backends.make_ready(choices["backend"])
         with (
             Study.write(folder, options, on_event, True) as study,
             awake() as problem,

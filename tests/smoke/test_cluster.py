@@ -78,7 +78,7 @@ def told():
 
 @pytest.fixture(scope="module")
 def executor(cluster, told):
-    with open_executor(cluster, tokens=Tokens.of(SETTINGS), tell=told.append) as found:
+    with open_executor(cluster, tokens=lambda: Tokens.of(SETTINGS), tell=told.append) as found:
         yield found
 
 

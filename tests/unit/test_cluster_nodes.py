@@ -50,13 +50,15 @@ def test_a_slot_takes_one_accelerator_or_a_whole_node_without_any():
     taken = {n.host: (n.slots, n.gpus, n.cpus) for n in NODES}
     assert taken["a"] == (8, 1.0, 1.0)
     assert taken["head"] == (1, 0.0, 8.0)
+    raw = [node("a", CPU=64.0, GPU=8.0), node("b", CPU=8.0, GPU=2.0)]
+    assert [(n.host, n.slots, n.gpus) for n in nodes_of(raw, devices=4)] == [("a", 2, 4.0)]
 
 
 def test_a_kind_that_is_not_there_is_refused_with_those_that_are():
     assert known_kind("", NODES) == "h100"
-    assert known_kind("H100", NODES) == "h100"
+    assert known_kind("h100", NODES) == "h100"
     with pytest.raises(UsageError) as refused:
-        known_kind("h10", NODES)
+        known_kind("H10", NODES)
     assert "did you mean 'h100'" in refused.value.hint
     assert "t4 (1)" in refused.value.hint
     with pytest.raises(UsageError):

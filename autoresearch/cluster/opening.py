@@ -1,0 +1,43 @@
+"""A study's runs on a Ray cluster: what `run --engine ray` gives to the loop.
+
+with ray_executor(study, options, harness.spec(), earlier) as executor:
+    Loop(..., executor=executor, confirm=options.confirm, screen=options.screen)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from autoresearch.cluster.executor import RayExecutor
+from autoresearch.cluster.tokens import Tokens
+from autoresearch.engine.trial import Replicate
+
+if TYPE_CHECKING:
+    from autoresearch.study import Options, Study
+
+
+def ray_executor(
+    study: Study, options: Options, spec: Mapping[str, Any], earlier: Iterable[Replicate]
+) -> RayExecutor:
+    """Connect to the cluster that the options name, and see to what runs will read.
+
+    Raises UsageError for a kind of device that isn't there, and what `RayExecutor` and
+    `prepare_dataset` raise.
+    """
+
+    def tell(message: str) -> None:
+        study.on_event("warning", {"message": message})
+
+    return RayExecutor(
+        {**spec, "sandbox": options.sandbox},  # "auto" is each node's own strictest
+        address=options.address,
+        tag=study.tag,
+        confirm=options.confirm,
+        screen=options.screen,
+        most=options.workers,
+        devices=study.settings.devices,
+        tokens=lambda: Tokens.of(study.settings, study.on_event),
+        tell=tell,
+        earlier=earlier,
+    )
