@@ -5,8 +5,8 @@
 
 A trial is judged against the champion that it began with. Another may be kept meanwhile: then a
 discard stands, and what would be kept is no better than that one as far as anybody knows. Its edit
-is put on the new champion and measured there before it counts. Where the two conflict, whoever
-made the edit may make it anew; what it doesn't is a discard that says so.
+is put on the new champion and measured there before it counts, one such trial at a time. Where the
+two conflict, whoever made the edit may make it anew; what it doesn't is a discard that says so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from autoresearch.engine.errors import Rejected
 from autoresearch.engine.measuring import KILLED, MENDED, REBASED, add_costs
 from autoresearch.engine.proposers.base import CONFLICT, Proposal
 from autoresearch.engine.proposers.text import last_lines
-from autoresearch.engine.steps import Edit, Steps, asked
+from autoresearch.engine.steps import Edit, Steps, asked, in_turn
 from autoresearch.engine.trial import Failure, Trial, TrialStatus
 
 if TYPE_CHECKING:
@@ -108,6 +108,9 @@ class Course:
             decided = yield from loop.judge.judge(trial, change)
             if decided.status is not TrialStatus.KEEP or decided.parent == loop.state.champion:
                 return decided, change, _crash(decided)
+            # Many may win against one champion. Each keep sends all others to the next one: what it
+            # takes to be sure there is spent on one at a time, the most promising first.
+            yield from in_turn(abs(decided.delta or 0.0))
             loop.folders.set_aside(trial.id, REBASED)
             won = (*decided.won_against, int(decided.parent or 0))
             trial = replace(trial, won_against=won, extra_runs=decided.extra_runs + 1)

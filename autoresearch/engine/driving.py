@@ -54,7 +54,7 @@ class _Request:
     asker: Asker
     blank: Trial
     scratch: Path
-    at: float
+    at: float | None  # when it was asked in a thread
 
 
 class Driver:
@@ -200,7 +200,8 @@ class Driver:
         asking, judging = (self._mean(name) for name in ("ask", "judge"))
         ahead = math.ceil(slots * asking / judging) if asking and judging else 0
         ahead = min(max(ahead, self._flight.ahead(self._kind)), slots)
-        return len(self._flight.jobs) + len(self._threads) < slots + ahead
+        under_way = len(self._flight.jobs) - self._flight.waiting + len(self._threads)
+        return under_way < slots + ahead
 
     def _begin_combination(self) -> bool:
         """Begin the trial of near-misses together, where that is asked for and there are some."""
@@ -230,7 +231,7 @@ class Driver:
         start = start_of(loop.state, loop.task.objective, loop.frontier, ahead)
         blank, scratch = loop.open(start, name=self._name())
         asker = Asker(loop, source, self._budget, start, self._reserved(), ahead, self._cancelled)
-        request = _Request(source, asker, blank, scratch, loop.clock() if threaded else 0.0)
+        request = _Request(source, asker, blank, scratch, loop.clock() if threaded else None)
         if not threaded:
             self._proposed(request, asker(scratch, None, 0))
             return
@@ -276,7 +277,11 @@ class Driver:
             source.stuck = True  # what is decided next may give it ideas
             return loop.workspace.drop(request.scratch)
         self._dearest = _dearer(self._dearest, proposal.cost)
-        if not proposal.problem and request.at and (loop.stops or loop.seconds_left <= 0):
+        if (
+            not proposal.problem
+            and request.at is not None
+            and (loop.stops or loop.seconds_left <= 0)
+        ):
             proposal = replace(proposal, problem=TOO_LATE)
         job = loop.accept(request.blank, request.scratch, request.asker, proposal)
         if not isinstance(job, Proposal):
@@ -327,7 +332,7 @@ class Driver:
         timeout = ANSWER_SECONDS if self._threads else LOOK_SECONDS
         resting = [source for source in self._sources if source.rest > 0]
         began = self._loop.clock() if resting else 0.0
-        if self._flight.runs:
+        if self._flight.runs or self._flight.waiting:
             job = self._flight.step(timeout)
             if job is not None and job.ended and job in self._began:
                 self._decided(job)
@@ -341,7 +346,7 @@ class Driver:
         for (key, source), proposal in self._threads.ended(timeout):
             source.asked -= 1
             if isinstance(key, _Request):
-                self._note("ask", self._loop.clock() - key.at)
+                self._note("ask", self._loop.clock() - (key.at or 0.0))
                 self._proposed(key, proposal)
                 continue
             self._flight.answered(key, proposal)

@@ -24,7 +24,7 @@ from typing import Any, Generic, TypeVar
 from autoresearch.engine.executor import BEGUN, Executor
 from autoresearch.engine.measuring import Runs, name_of
 from autoresearch.engine.proposers.base import Proposal
-from autoresearch.engine.steps import Ask, Batch, Steps, Wanted
+from autoresearch.engine.steps import Ask, Batch, Steps, Turn, Wanted
 from autoresearch.engine.task import Event
 from autoresearch.engine.trial import Replicate
 
@@ -93,6 +93,8 @@ class Flight:
         self._flying: dict[int, _Flying] = {}  # in the order of submission
         self._waiting: dict[int, _Flying] = {}  # those of them that ended
         self._submitted = 0
+        self._turn: Job[Any] | None = None  # whose it is
+        self._line: list[tuple[float, Job[Any]]] = []  # who waits for it, and for which gain
         self._counts: collections.Counter[str] = collections.Counter()
 
     # -- how much ----------------------------------------------------------------------------------
@@ -110,6 +112,11 @@ class Flight:
     def count(self, kind: str = "") -> int:
         """Runs of a kind that were submitted and not taken in yet."""
         return self._counts[self._kind(kind, self.executor.slots)]
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for their turn: nothing is made for them meanwhile."""
+        return len(self._line)
 
     @property
     def runs(self) -> int:
@@ -134,7 +141,16 @@ class Flight:
         self._go_on(job, proposal)
 
     def step(self, timeout: float | None = None) -> Job[Any] | None:
-        """Take in the next run, waiting up to `timeout` seconds for it; whose it was, if any."""
+        """Take in the next run, waiting up to `timeout` seconds for it; whose it was, if any.
+
+        Where somebody's turn has come, that one goes on instead.
+        """
+        if self._turn is None and self._line:
+            place = max(range(len(self._line)), key=lambda place: self._line[place][0])
+            _, job = self._line.pop(place)
+            self._turn = job
+            self._go_on(job, None)
+            return job
         ticket = self._next()
         if ticket is None:
             for done in self.executor.collect(self._wait(timeout)):
@@ -154,6 +170,7 @@ class Flight:
         for ticket in list(self._flying):
             self._forget(ticket, cancel=True)
         jobs, self.jobs = self.jobs, set()
+        self._turn, self._line = None, []
         for job in jobs:
             job.steps.close()
 
@@ -268,6 +285,7 @@ class Flight:
             except StopIteration as end:
                 job.ended, job.result = True, end.value
                 self.jobs.discard(job)
+                self._let_go(job)
                 return
             except BaseException:
                 self.jobs.discard(job)
@@ -276,9 +294,21 @@ class Flight:
                 job._batch = step
                 job._to_do.extend(range(len(step.wanted)))
                 return self._load(job)
-            sent = self.answer(job, step) if isinstance(step, Ask) else []
-            if sent is None:
-                return
+            if isinstance(step, Turn):
+                if self._turn not in (None, job):
+                    return self._line.append((step.gain, job))
+                self._turn, sent = job, None
+            elif isinstance(step, Ask):
+                self._let_go(job)
+                sent = self.answer(job, step)
+                if sent is None:
+                    return
+            else:
+                sent = []
+
+    def _let_go(self, job: Job[Any]) -> None:
+        if self._turn is job:
+            self._turn = None
 
 
 def _arguments(ask: Ask) -> tuple[Any, ...]:

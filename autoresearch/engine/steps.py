@@ -68,7 +68,17 @@ class Ask:
     attempt: int
 
 
-Steps: TypeAlias = Generator["Batch | Ask", Any, T]
+@dataclass(frozen=True)
+class Turn:
+    """Wait until no other has the turn, and have it until the end, or until something is asked.
+
+    Of those that wait the one with the greatest gain is next.
+    """
+
+    gain: float
+
+
+Steps: TypeAlias = Generator["Batch | Ask | Turn", Any, T]
 
 
 def made(
@@ -77,6 +87,11 @@ def made(
     """What came of these runs, in their order."""
     runs: list[Replicate] = yield Batch(tuple(wanted), enough)
     return runs
+
+
+def in_turn(gain: float) -> Steps[None]:
+    """Go on when it is this one's turn."""
+    yield Turn(gain)
 
 
 def asked(edit: Edit, scratch: Path, failure: Failure, attempt: int) -> Steps[Proposal]:

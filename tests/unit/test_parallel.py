@@ -148,6 +148,20 @@ def test_a_keep_whose_champion_was_replaced_is_measured_on_the_new_one(start, ro
     assert history == [first.id, second.id]
 
 
+def test_many_that_win_are_measured_on_new_champions_in_turn_the_best_first(start):
+    gains = [-0.1, -0.2, -0.3, -0.4]
+    executor = Virtual(measured, 6)
+    with start(executor) as loop:
+        loop.run(Ideas(*enumerate(gains)), Budget())
+    kept = [trial for trial in loop.ledger.trials() if trial.status is TrialStatus.KEEP][1:]
+    assert sorted(trial.id for trial in kept) == [1, 2, 3, 4]
+    assert [trial.parent for trial in kept] == [0, *(trial.id for trial in kept[:-1])]
+    others = kept[1:]
+    assert [trial.id for trial in others] == [2, 4, 3], "2 was the first; of the others the best"
+    # Each is measured twice: against the champion it began with, and on the one before it.
+    assert [len(trial.won_against) for trial in others] == [1, 1, 1]
+
+
 def test_what_helps_no_more_on_the_new_champion_is_dropped(start, root):
     """Two edits of different lines that do the same: one is worth nothing after the other."""
 

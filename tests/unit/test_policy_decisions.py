@@ -1,6 +1,7 @@
 """Keep or discard: the rules one by one, then their error rates on drawn noise."""
 
 import math
+import random
 
 import pytest
 
@@ -105,6 +106,59 @@ def test_the_ledger_says_what_was_dropped_and_chosen():
     assert state.dropped(0, "s") == [(1, 1.3)] and state.dropped(3, "s") == [(0, 0.91)]
     assert state.dropped(0, "another score") == []
     assert (state.chosen_by(0, "s"), state.chosen_by(3, "s")) == (0, 2)
+
+
+def noise_of(trials, extra=()):
+    """The noise of all repeats of score id "s", from the trials alone."""
+
+    def scores(runs):
+        return {run.seed: run.score for run in runs}
+
+    def known(number):
+        beside = (t.champion_replicates for t in trials if t.parent == number)
+        return scores((*trials[number].replicates, *(run for runs in beside for run in runs)))
+
+    groups, pairs = list(extra), []
+    for trial in trials:
+        own = list(known(trial.id).values())
+        groups.append(own if trial.parent is None else own[1:])
+        if trial.parent is not None:
+            mine, theirs = scores(trial.replicates), known(trial.parent)
+            shared = [seed for seed in mine if seed in theirs]
+            pairs.append(([theirs[seed] for seed in shared], [mine[seed] for seed in shared]))
+    return Noise.pooled(groups, pairs)
+
+
+def test_noise_that_grows_trial_by_trial_is_that_of_the_whole_ledger():
+    """What is held of the noise between decisions, against what all trials together say."""
+    rng = random.Random(1)
+    grown, trials, champion = State(), [], 0
+    baseline = [Replicate(seed, rng.gauss(1, 0.1), score_id="s") for seed in range(3)]
+    for number in range(60):
+        status = rng.choice([TrialStatus.DISCARD] * 3 + [TrialStatus.KEEP])
+        runs = [
+            tuple(Replicate(seed, rng.gauss(1, 0.1), score_id="s") for seed in range(most))
+            for most in (rng.randrange(1, 5), rng.randrange(3, 6) if rng.random() < 0.3 else 0)
+        ]
+        own, theirs = runs if number else (tuple(baseline), ())
+        trials.append(
+            Trial(
+                number,
+                champion if number else None,
+                status if number else TrialStatus.KEEP,
+                "",
+                replicates=own,
+                champion_replicates=theirs,
+            )
+        )
+        grown.add(trials[-1])
+        champion = number if trials[-1].status is TrialStatus.KEEP else champion
+        assert grown.noise("s") == noise_of(trials)
+        assert grown.noise("s", [[1.0, 1.2]]) == noise_of(trials, [[1.0, 1.2]])
+    fresh = State()
+    for trial in trials:
+        fresh.add(trial)
+    assert fresh.noise("s") == grown.noise("s") and grown.noise("t") is None
 
 
 # Confirm, step by step

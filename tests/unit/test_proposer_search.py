@@ -279,3 +279,42 @@ def test_options_are_checked():
 def test_a_request_is_frozen(tmp_path):
     with pytest.raises(dataclasses.FrozenInstanceError):
         request_for(tmp_path).seconds = 1
+
+
+def test_what_is_in_flight_is_left_alone_until_its_outcome_is_known(tmp_path):
+    """Proposals differ from those under way, also in which constants they change."""
+    under_way: list[str] = []
+    search = SearchProposer(HINTS, batch_divides, seed=3)
+    for number in range(12):
+        proposal = search.propose(
+            request_for(tmp_path / str(number), seed=number, in_flight=tuple(under_way))
+        )
+        assert not proposal.problem
+        under_way.append(proposal.description)
+    assert len(set(under_way)) == 12
+    changed = {name for text in under_way for name, _, _ in parse_changes(text)}
+    assert len(changed) >= 5
+    # After a restart the same one comes, though this search hasn't proposed the others.
+    fresh = SearchProposer(HINTS, batch_divides, seed=3)
+    last = request_for(tmp_path / "last", seed=11, in_flight=tuple(under_way[:11]))
+    assert fresh.propose(last).description == under_way[11]
+
+
+def test_a_pending_change_counts_among_the_worse(tmp_path):
+    """Of one constant: what is under way draws no others near, though it was the best so far."""
+
+    def proposals(in_flight):
+        found = []
+        for seed in range(30):
+            search = SearchProposer({}, seed=seed, only=["MATRIX_LR"], max_changes=1)
+            for number, value in enumerate((0.02, 0.03, 0.05, 0.06, 0.07, 0.075, 0.035, 0.045)):
+                search.observe(
+                    trial(number + 1, f"MATRIX_LR: 0.04 -> {value}", delta=abs(value - 0.02))
+                )
+            changes = search.suggest({"MATRIX_LR": 0.04}, 0, in_flight)
+            found.append(changes[0][2])
+        return found
+
+    near = [f"MATRIX_LR: 0.04 -> {0.02 + step / 10000}" for step in range(1, 30)]
+    crowd = sum(abs(value - 0.0215) < 0.0015 for value in proposals(()))
+    assert crowd > sum(abs(value - 0.0215) < 0.0015 for value in proposals(near))
