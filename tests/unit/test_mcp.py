@@ -19,13 +19,16 @@ pytest.importorskip("mcp")
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
+from autoresearch.engine.errors import LedgerDamaged
 from autoresearch.engine.holder import Claim
 from autoresearch.engine.ledger import Ledger
 from autoresearch.init import make_workspace
-from autoresearch.mcp_server import measuring
+from autoresearch.mcp_server import measuring, reading
 from autoresearch.mcp_server.measuring import BUSY, Submission, measure
+from prepare.errors import UsageError
 from prepare.settings import Settings
 from tests.unit.quick_trials import SEED
+from tests.unit.synthetic import make_study, trials_of
 from tests.unit.test_submitted import BLOCKS, PATCH
 
 HERE = Path(__file__).resolve().parent
@@ -213,6 +216,33 @@ def test_a_folder_that_is_no_workspace_is_told(tmp_path: Path) -> None:
             assert "autoresearch init" in await fails(client, name)
 
     talk(tmp_path, use)
+
+
+def test_a_ledger_is_read_once_and_then_what_is_new(tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "w"
+    writer = make_study(folder, 5)
+    reader = reading.Reader(folder)
+    with reader as seen:
+        assert reading.status(seen)["trials"] == 6
+        with pytest.raises(UsageError, match="no trial 6"):
+            reading.log(seen, 6)
+    *_, new = trials_of(6)
+
+    def another(*_: object) -> None:
+        pytest.fail("the whole ledger is read again")
+
+    with monkeypatch.context() as patch:
+        writer.append_trial(new)
+        patch.setattr(Ledger, "__init__", another)
+        with reader as seen:
+            assert reading.status(seen)["trials"] == 7 and not reading.log(seen, 6)["logs"]
+    whole = writer.path.read_bytes()
+    writer.path.write_bytes(whole + whole.splitlines(True)[-2])
+    with pytest.raises(LedgerDamaged), reader:
+        pass
+    writer.path.write_bytes(whole)
+    with reader as seen:
+        assert reading.status(seen)["trials"] == 7
 
 
 def test_one_trial_at_a_time_and_a_cancelled_one_is_dropped(begun: Path) -> None:
