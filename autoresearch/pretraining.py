@@ -22,8 +22,8 @@ from autoresearch.engine.task import Curve, MeasureRequest, Task
 from autoresearch.engine.trial import Failure, Replicate
 from autoresearch.neighbours import Neighbours
 from prepare.cache import sha256_file
+from prepare.devices import not_stopped
 from prepare.experiment import run_experiment
-from prepare.isolation import not_stopped
 from prepare.outcome import Failure as HarnessFailure
 from prepare.outcome import Result
 from prepare.settings import Settings

@@ -159,11 +159,15 @@ class _Bucket:
             self._work.wait()
         sizes = [p.numel() for p in self._parameters]
         *means, found = self._values.split([*sizes, len(sizes)])
+        gradients, arrived = [], []
         for number, (p, mean) in enumerate(zip(self._parameters, means, strict=True)):
             if p.grad is not None:
-                p.grad.copy_(mean.view_as(p))
+                gradients.append(p.grad)
+                arrived.append(mean.view_as(p))
             elif found[number] > 0:  # waits for the device, where a rank left a parameter out
                 p.grad = mean.view_as(p).to(p.dtype)
+        if gradients:
+            torch._foreach_copy_(gradients, arrived)
 
 
 def _flat_gradient(parameter: nn.Parameter) -> Tensor:

@@ -27,8 +27,8 @@ import numpy as np
 from backends.errors import RankLost
 from prepare.audit import install
 from prepare.channel import DTYPE_BYTES, Channel, ChannelClosed, shared_array
-from prepare.ranks import GRACE_SECONDS, FollowerRun, Followers
-from prepare.run import Crew, Run, Spec, TimedRun, WarmupRun
+from prepare.ranks import GRACE_SECONDS, FollowerRun, gather, join
+from prepare.run import Run, Spec, TimedRun, WarmupRun
 
 MODULE_NAME = "train"
 # Objects made, younger collections done; Python's own are 700, 10, 10.
@@ -200,7 +200,7 @@ def _serve_train(channel: Channel, configuration: dict[str, Any], state: dict[st
     from backends import runtime
 
     _hello(channel, measure_peak=True)
-    crew = _gather(channel, configuration)
+    crew = gather(channel, configuration, state)
     spec, seed = Spec(**configuration["spec"]), int(configuration["seed"])
     module, model = _load_model(channel, configuration, state)
     channel.send(
@@ -233,7 +233,7 @@ def _serve_follow(channel: Channel, configuration: dict[str, Any], state: dict[s
     from backends import runtime
 
     rank, size = int(configuration["rank"]), int(configuration["devices"])
-    _join(configuration, rank)
+    join(configuration, rank)
     module, model = _load_model(channel, configuration, state)
     spec, seed = Spec(**configuration["spec"]), int(configuration["seed"])
     run = FollowerRun(spec, seed, channel, rank, size)
@@ -243,26 +243,6 @@ def _serve_follow(channel: Channel, configuration: dict[str, Any], state: dict[s
     _train(module, model, run, configuration)
     channel.send("done", peak_memory_mb=runtime.peak_memory_mb())
     channel.receive()  # until all are ended
-
-
-def _gather(channel: Channel, configuration: dict[str, Any]) -> Crew:
-    """The other devices' processes, if there are any: started, and met."""
-    if int(configuration.get("devices", 1)) == 1:
-        return Crew()
-    import backends
-
-    selection = backends.select()
-    configuration["backend"] = selection.hardware.backend
-    crew = Followers(channel, configuration, selection.environment())
-    _join(configuration, 0)
-    return crew
-
-
-def _join(configuration: dict[str, Any], rank: int) -> None:
-    from backends import data_parallel
-
-    size, place = int(configuration["devices"]), configuration["rendezvous"]
-    data_parallel.join(configuration["backend"], rank, size, place)
 
 
 def _load_model(

@@ -26,14 +26,13 @@ from prepare.cache import require_space, writable_folder
 from prepare.channel import ProtocolError, SharedFile
 from prepare.compiled import keep_compiled
 from prepare.dataset import Dataset, prepare_dataset
+from prepare.devices import accelerators, not_stopped, require_loopback
 from prepare.errors import UsageError
 from prepare.evaluate import evaluate, question_rows
 from prepare.isolation import (
     Access,
     Sandbox,
     access_for,
-    not_stopped,
-    require_loopback,
     text_folders,
 )
 from prepare.messages import Touched
@@ -48,7 +47,6 @@ from prepare.training import (
     EventSink,
     Trained,
     TrainingFailed,
-    accelerators,
     ring_bytes,
     train_candidate,
 )

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Protocol
 
 from prepare.cache import cache_root
-from prepare.errors import EnvironmentProblem
 from prepare.settings import Settings
 
 PACKAGES = ("backends", "prepare")
@@ -27,13 +26,6 @@ NEVER_STOPPED = (
     "answers that depend on the future too rarely for the probes to meet: what that can earn was "
     "measured, 0.01 bits per byte at one hard token in 64",
 )
-# Where several devices train one model, by whether the tier is strict.
-OPENED_FOR_DEVICES = {
-    True: "while it trains on several devices: talking among its own processes over a network of "
-    "their own that has no way out (that much more of the kernel can be reached)",
-    False: "while it trains on several devices: processes on this machine that connect to the "
-    "ports by which its own exchange gradients",
-}
 
 
 class Command(Protocol):
@@ -147,22 +139,6 @@ class Access:
     listable: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
     warm_from: tuple[Path, ...] = ()
-
-
-def not_stopped(sandbox: Sandbox, devices: int) -> tuple[str, ...]:
-    """What a candidate that trains on so many devices can still do, in words."""
-    opened = (OPENED_FOR_DEVICES[sandbox.strict],) if devices > 1 else ()
-    return (*sandbox.does_not_stop(), *opened, *NEVER_STOPPED)
-
-
-def require_loopback(sandbox: Sandbox | None, devices: int) -> None:
-    """Raises EnvironmentProblem where processes of several devices couldn't speak."""
-    why = sandbox.loopback_problem() if sandbox is not None else ""
-    if sandbox is not None and why:
-        raise EnvironmentProblem(
-            f"devices = {devices} can't be had in the sandbox {sandbox.name}: {why}",
-            "name another tier with --sandbox (`autoresearch doctor` lists them), or train on one",
-        )
 
 
 def text_folders(settings: Settings) -> tuple[Path, ...]:

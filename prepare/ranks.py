@@ -33,13 +33,18 @@ class Followers(Crew):
     """The leader's hold on the other ranks. Rank 0 is the leader itself."""
 
     def __init__(
-        self, up: Channel, configuration: Mapping[str, Any], environment: Mapping[str, str]
+        self,
+        up: Channel,
+        configuration: Mapping[str, Any],
+        environment: Mapping[str, str],
+        state: Mapping[str, str],
     ) -> None:
         """Start them.
 
         up: the channel to the harness. configuration: the leader's own. environment: variables by
-        which they choose the same backend and policy.
+        which they choose the same backend and policy. state: the "phase" the leader is in.
         """
+        self._state = state
         self.size = int(configuration["devices"])
         self._up = up
         self._taken: queue.Queue[None] = queue.Queue()
@@ -84,7 +89,7 @@ class Followers(Crew):
         return max(self._done.get() for _ in self._channels)
 
     def _listen(self, rank: int, channel: Channel, process: subprocess.Popen[bytes]) -> None:
-        failed: dict[str, Any] = {"phase": "training", "failure": "exit"}
+        failed: dict[str, Any] = {"failure": "exit"}
         try:
             while (message := channel.receive())["kind"] != "failed":
                 if message["kind"] == "taken":
@@ -97,6 +102,7 @@ class Followers(Crew):
             why = str(message.get("message"))
         except (ChannelClosed, ProtocolError, KeyError, TypeError, ValueError):
             why = _how_it_ended(process)
+        failed.setdefault("phase", self._state["phase"])
         time.sleep(GRACE_SECONDS)
         try:
             self._up.send(**{**failed, "kind": "failed", "message": self._said(rank, why)})
@@ -105,6 +111,27 @@ class Followers(Crew):
 
     def _said(self, rank: int, why: str) -> str:
         return f"device {rank} (of {self.size}, from 0): {why}"
+
+
+def gather(channel: Channel, configuration: dict[str, Any], state: Mapping[str, str]) -> Crew:
+    """The other devices' processes, if there are any: started, and met."""
+    if int(configuration.get("devices", 1)) == 1:
+        return Crew()
+    import backends
+
+    selection = backends.select()
+    configuration["backend"] = selection.hardware.backend
+    crew = Followers(channel, configuration, selection.environment(), state)
+    join(configuration, 0)
+    return crew
+
+
+def join(configuration: Mapping[str, Any], rank: int) -> None:
+    """Meet the other ranks. Raises RankLost."""
+    from backends import data_parallel
+
+    size, place = int(configuration["devices"]), configuration["rendezvous"]
+    data_parallel.join(configuration["backend"], rank, size, place)
 
 
 def _how_it_ended(process: subprocess.Popen[bytes]) -> str:

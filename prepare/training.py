@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from backends.hardware import Hardware, why_not_together
 from prepare.cache import explained
 from prepare.channel import ProtocolError, SharedFile
-from prepare.errors import EnvironmentProblem, PrepareError
+from prepare.devices import accelerators, check_devices
+from prepare.errors import PrepareError
 from prepare.feed import Feed
 from prepare.messages import Built, Hello, Open, Progress, Weights, failed_report, parse
 from prepare.packing import Rows
@@ -72,21 +72,6 @@ def ring_bytes(max_seq_len: int) -> int:
     """Size of the ring for batches of any allowed size; untouched memory costs nothing."""
     rows = MAX_BATCH_TOKENS // max_seq_len
     return SLOTS * rows * (max_seq_len + 1) * MAX_TOKEN_BYTES
-
-
-def check_devices(hello: Hello, devices: int) -> None:
-    """Raises EnvironmentProblem where this machine can't train one model on so many devices."""
-    why = why_not_together(Hardware.from_dict(hello.hardware), devices) if devices > 1 else ""
-    if why:
-        raise EnvironmentProblem(
-            f"devices = {devices} can't be had: {why}",
-            "set `devices` in autoresearch.toml to what this machine has",
-        )
-
-
-def accelerators(hello: Hello, devices: int) -> int:
-    """How many times one device's peak there is: processes on a CPU share its cores."""
-    return 1 if hello.backend == "cpu" else devices
 
 
 class Feeder(threading.Thread):

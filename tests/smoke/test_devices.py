@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from autoresearch.engine.sandbox import SeatbeltTier, Tier, all_tiers
+from prepare.devices import OPENED_FOR_DEVICES
 from prepare.errors import EnvironmentProblem
 from prepare.experiment import run_experiment
-from prepare.isolation import OPENED_FOR_DEVICES
 from prepare.outcome import Failure, Result
 from prepare.settings import Settings
 from tests.smoke.candidates import write_candidate

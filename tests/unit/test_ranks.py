@@ -7,7 +7,8 @@ import pytest
 
 from backends.errors import RankLost
 from backends.hardware import Hardware, why_not_together
-from prepare import ranks, run, training
+from prepare import devices as several
+from prepare import ranks, run
 from prepare.channel import ChannelClosed
 from prepare.errors import EnvironmentProblem
 from prepare.ranks import FollowerRun, Followers
@@ -147,5 +148,5 @@ def test_where_devices_train_together(backend, count, devices, words):
     hello = SimpleNamespace(hardware=hardware.to_dict(), backend=backend)
     if why:
         with pytest.raises(EnvironmentProblem, match="devices = "):
-            training.check_devices(hello, devices)
-    assert training.accelerators(hello, devices) == (1 if backend == "cpu" else devices)
+            several.check_devices(hello, devices)
+    assert several.accelerators(hello, devices) == (1 if backend == "cpu" else devices)
