@@ -41,6 +41,7 @@ class Asked:
             "pid": os.getpid(),
             "cache": os.environ.get("AUTORESEARCH_CACHE"),
             "dtype": os.environ.get("AUTORESEARCH_DTYPE"),
+            "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "threads": os.environ.get("OMP_NUM_THREADS"),
             "program": __import__("autoresearch").__file__,
             "company": list(self.company()),

@@ -29,14 +29,14 @@ STORE = 80 << 20
 
 
 class Cluster:
-    """Two nodes of one slot, each with a cache of its own."""
+    """Two nodes of one slot, each with a cache of its own; one with an accelerator."""
 
     def __init__(self, folder):
         self.folder = folder
         self._ray = cluster_utils.Cluster()
         self.nodes = []
         self.add("head", include_dashboard=False)
-        self.add("second")
+        self.add("second", num_gpus=1)  # which Ray believes, and gives out
         self.address = self._ray.address
 
     def add(self, name, **options):
@@ -150,6 +150,7 @@ def test_runs_are_made_on_both_nodes_and_all_they_leave_comes_back(executor, req
     assert all("working_dir_files" in d["program"] for d in details)
     assert {d["threads"] for d in details} == {os.environ.get("OMP_NUM_THREADS")}
     assert all(d["pid"] in d["company"] for d in details)
+    assert {d["visible"] for d in details if d["cache"].endswith("second")} == {"0"}
     assert max(d["earlier"] for d in details) == 2  # those that ended before the last was begun
 
 
