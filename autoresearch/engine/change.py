@@ -21,12 +21,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from autoresearch.engine.errors import Rejected
+from autoresearch.engine.statements import compiles, cut
 from autoresearch.engine.task import Task
 from autoresearch.engine.trial import DiffStat
 
 # New files of these kinds can take part in a run without being named by it.
 _IMPORTABLE = (".py", ".pyc", ".pyd", ".so", ".dylib", ".dll", ".pth", ".egg-link")
 _LISTED = 5
+# What makes a statement right or wrong by what stands elsewhere in the file.
+_WHOLE = re.compile(rb"__future__|^global\b", re.M)
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,8 @@ def check(change: Change, task: Task, allowed: Collection[str] = ()) -> None:
 
 def check_python(path: str, data: bytes) -> None:
     """Refuse what Python can't compile, naming the line. Nothing is run. Raises Rejected."""
+    if _by_statements(data):
+        return
     text = ""
     try:
         with warnings.catch_warnings():
@@ -154,6 +159,18 @@ def check_python(path: str, data: bytes) -> None:
         raise Rejected("syntax", f"{path}: {error}") from error
     except (RecursionError, MemoryError) as error:
         raise Rejected("syntax", f"{path}: nested too deeply to compile") from error
+
+
+def _by_statements(data: bytes) -> bool:
+    """Can Python compile every statement by itself, and is that all there is to it?"""
+    if _WHOLE.search(data):
+        return False
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    pieces = cut(data)
+    return pieces is not None and all(map(compiles, pieces))
 
 
 def _check_outside(change: Change, allowed: Collection[str]) -> None:

@@ -8,8 +8,10 @@ lines and runs of spaces (indentation stays: it means something in YAML). Anythi
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
-import warnings
+
+from autoresearch.engine.statements import KEPT, cut, parsed
 
 # A function that looks its variables up by name would notice a renaming.
 _LOOKS_UP_NAMES = {"locals", "vars", "dir", "eval", "exec"}
@@ -20,9 +22,9 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 def digest(path: str, data: bytes) -> str:
     """SHA-256 (hex) over the meaning of a file."""
     if path.endswith((".py", ".pyi")):
-        tree = _parse(data)
-        if tree is not None:
-            return _sha("py", ast.dump(tree).encode("utf-8", "surrogatepass"))
+        said = _python(data)
+        if said is not None:
+            return _sha("py", said.encode("utf-8", "surrogatepass"))
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -41,14 +43,31 @@ def _line(line: str) -> str:
     return line[: len(line) - len(line.lstrip())] + " ".join(body.split()) if body else ""
 
 
-def _parse(data: bytes) -> ast.AST | None:
-    """The tree with local variables renamed, or None if it isn't Python."""
+def _python(data: bytes) -> str | None:
+    """The syntax tree as text, local variables renamed; None if it isn't Python."""
+    before, after = ast.dump(ast.Module([ast.Pass()], [])).split(ast.dump(ast.Pass()))
+    said, count = [], 0
+    for piece in cut(data) or (data,):
+        found = _renamed(piece, count)
+        if found is None:
+            return None
+        text, count = found
+        if text:
+            said.append(text)
+    return before + ", ".join(said) + after
+
+
+@functools.lru_cache(KEPT)
+def _renamed(piece: bytes, count: int) -> tuple[str, int] | None:
+    """Statements as text, given the functions before them; and how many there are after them."""
+    tree = parsed(piece)
+    if tree is None:
+        return None
+    renamer = _Renamer(count)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(data)
-        return _Renamer().visit(tree)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        renamer.visit(tree)
+        return ", ".join(map(ast.dump, tree.body)), renamer.count
+    except RecursionError:
         return None
 
 
@@ -118,9 +137,9 @@ class _Bound(ast.NodeVisitor):
 class _Renamer(ast.NodeTransformer):
     """Gives each function's local variables the names `<function>.<number>`, scope by scope."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int = 0) -> None:
         self._scopes: list[dict[str, str | None]] = []  # innermost last; None: not renamed
-        self._count = 0
+        self.count = count  # of functions so far
 
     def visit(self, node: ast.AST) -> ast.AST:
         if isinstance(node, _FUNCTIONS):
@@ -158,8 +177,8 @@ class _Renamer(ast.NodeTransformer):
         for outer in _outer_expressions(node):
             self.visit(outer)
         bound = _Bound(node)
-        number = self._count
-        self._count += 1
+        number = self.count
+        self.count += 1
         scope: dict[str, str | None] = {
             name: f"<{number}.{at}>" for at, name in enumerate(bound.free())
         }
