@@ -219,7 +219,7 @@ class Driver:
         if len(found.members) < LOOP_MEMBERS:
             return False
         loop.baseline()
-        blank, scratch = loop.open(combines=found.ids, name=self._name())
+        blank, scratch = loop.open(combines=found.ids, name=self._name(), repository=False)
         self._begun(loop.accept(blank, scratch, found, found(scratch, None, 0)))
         return True
 
@@ -229,7 +229,9 @@ class Driver:
         loop.baseline()
         ahead = len(self._threads)
         start = start_of(loop.state, loop.task.objective, loop.frontier, ahead)
-        blank, scratch = loop.open(start, name=self._name())
+        # Who answers in a moment doesn't look at the champions before; a copy of them takes one.
+        looks = not (self._several and source.instant)
+        blank, scratch = loop.open(start, name=self._name(), repository=looks)
         asker = Asker(loop, source, self._budget, start, self._reserved(), ahead, self._cancelled)
         request = _Request(source, asker, blank, scratch, loop.clock() if threaded else None)
         if not threaded:

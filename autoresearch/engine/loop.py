@@ -279,7 +279,11 @@ class Loop:
             return self.settle(job)
 
     def open(
-        self, start: Trial | None = None, combines: tuple[int, ...] = (), name: str = "candidate"
+        self,
+        start: Trial | None = None,
+        combines: tuple[int, ...] = (),
+        name: str = "candidate",
+        repository: bool = True,
     ) -> tuple[Trial, Path]:
         """A copy of the champion to be edited, and the trial that may come of it."""
         champion = self.judge.champion
@@ -292,7 +296,7 @@ class Loop:
             combines=combines,
             started_at=_now(),
         )
-        scratch = self.workspace.scratch(blank.id, name)
+        scratch = self.workspace.scratch(blank.id, name, repository=repository)
         if start is not None:
             program = self.workspace.artifacts(str(start.commit), self.task)
             self.workspace.place(scratch, program, self.task)

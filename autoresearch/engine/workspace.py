@@ -129,12 +129,20 @@ class Workspace(Study):
 
     # -- scratch folders -------------------------------------------------------------------------
 
-    def scratch(self, trial_id: int, name: str = "", commit: str = "") -> Path:
+    def scratch(
+        self, trial_id: int, name: str = "", commit: str = "", repository: bool = True
+    ) -> Path:
         """The champion's files under `.autoresearch/work`, with a repository of their own.
 
-        That one knows the champions so far, and nothing of the user's. `name` tells several of one
-        trial apart; one of the same name is replaced. commit: an earlier champion's, for its files.
+        That one knows the champions so far, and nothing of the user's; without `repository` there
+        is none, for an editor that doesn't look. `name` tells several of one trial apart; one of
+        the same name is replaced. commit: an earlier champion's, for its files.
         """
+        if not repository:
+            base = commit or self.champion_commit
+            folder = self.program(base, trial_id, name)
+            self._seals[folder] = scratches.Seal.of(self._common, base)
+            return folder
         lineage = self._lineage()
         if commit:
             lineage = replace(lineage, commit=commit)
