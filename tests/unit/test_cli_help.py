@@ -10,6 +10,7 @@ import pytest
 
 from autoresearch import cli
 from autoresearch.commands.bench import command as bench
+from autoresearch.commands.cluster import command as cluster
 from autoresearch.options import ATTENTION, BACKENDS, SECONDS
 
 
@@ -32,11 +33,16 @@ def test_help_names_every_command_and_loads_no_framework() -> None:
         assert f"\n  {name} " in done.stdout
 
 
-@pytest.mark.parametrize("name", [*cli.COMMANDS, *(f"bench {name}" for name in bench.commands)])
+GROUPS = {"bench": bench.commands, "cluster": cluster.commands}
+
+
+@pytest.mark.parametrize(
+    "name", [*cli.COMMANDS, *(f"{group} {name}" for group in GROUPS for name in GROUPS[group])]
+)
 def test_each_command_has_help_and_json(capsys: pytest.CaptureFixture[str], name: str) -> None:
     code, out, _ = run(capsys, *name.split(), "--help")
     assert code == 0
-    assert name == "bench" or "--json" in out
+    assert name in GROUPS or "--json" in out
 
 
 def test_help_of_a_command_loads_no_framework() -> None:
