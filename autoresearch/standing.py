@@ -149,8 +149,8 @@ def pace(state: State, now: Mapping[str, Any], time_now: float) -> dict[str, Any
     """
     found: dict[str, Any] = {}
     recent = [t for t in list(state.trials.values())[-PACE_OF:] if t.parent is not None]
-    seconds = [taken for trial in recent if (taken := _seconds(trial)) is not None]
-    each = statistics.fmean(seconds) if seconds else None
+    spans = [span for trial in recent if (span := _span(trial)) is not None]
+    each = _together(spans) / len(spans) if spans else None
     if each:
         found["trials_per_hour"] = 3600 / each
     loop = now.get("loop", {})
@@ -159,6 +159,7 @@ def pace(state: State, now: Mapping[str, Any], time_now: float) -> dict[str, Any
         found["seconds"] = max(0.0, time_now - float(loop.get("since", time_now)))
         # The baseline is no trial that was asked for.
         done = state.next_id - max(int(loop.get("trials_before", 0)), BASELINE + 1)
+        done -= len(state.begun)
         found["done"] = max(0, done)
         left = list(_left(state, recent, loop, found["done"], each, now, time_now))
         if left:
@@ -192,11 +193,20 @@ def _left(
         yield (limits["tokens"] - state.tokens) / statistics.fmean(tokens) * each - under_way
 
 
-def _seconds(trial: Trial) -> float | None:
-    """How long a trial took, its proposal included; None where a clock was set back."""
+def _span(trial: Trial) -> tuple[float, float] | None:
+    """When a trial began, with its proposal, and ended; None where a clock was set back."""
     try:
-        began, ended = map(datetime.datetime.fromisoformat, (trial.started_at, trial.finished_at))
+        times = (trial.started_at, trial.finished_at)
+        began, ended = (datetime.datetime.fromisoformat(at).timestamp() for at in times)
     except ValueError:
         return None
-    taken = (ended - began).total_seconds()
-    return taken if taken >= 0 else None
+    return (began, ended) if ended >= began else None
+
+
+def _together(spans: list[tuple[float, float]]) -> float:
+    """Seconds in which any of them was under way: several trials can be at the same time."""
+    total, until = 0.0, float("-inf")
+    for began, ended in sorted(spans):
+        total += max(0.0, ended - max(began, until))
+        until = max(until, ended)
+    return total

@@ -16,7 +16,8 @@ from autoresearch.engine.ledger import Ledger
 from autoresearch.engine.proposers.base import CONFLICT, NO_COST, Proposal, ProposerUnavailable
 from autoresearch.engine.state import State
 from autoresearch.engine.task import Budget
-from autoresearch.engine.trial import Cost, Failure, TrialStatus
+from autoresearch.engine.trial import Cost, Failure, Trial, TrialStatus
+from autoresearch.standing import pace
 from autoresearch.verification import verify
 from tests.unit.studies import measure
 from tests.unit.virtual import PROGRAM, Ideas, Virtual, move
@@ -314,6 +315,27 @@ def test_where_all_that_is_under_way_crashes_the_champion_is_run(start):
         loop.run(Ideas(*[(n, BAD) for n in range(4)]), Budget())
     assert [record["seconds"] for record in loop.ledger.records("pause")] == [5]
     assert sum(name == "run" and data["label"] == "check" for name, data in events) == 1
+
+
+def test_trials_an_hour_count_time_once_where_several_are_under_way():
+    state = State()
+    for number in range(9):
+        minute = 5 * ((number + 3) // 4)  # four at a time, five minutes each
+        state.add(
+            Trial(
+                number,
+                0 if number else None,
+                TrialStatus.DISCARD if number else TrialStatus.KEEP,
+                "",
+                started_at=f"2026-01-01T00:{minute:02d}:00+00:00",
+                finished_at=f"2026-01-01T00:{minute + 5:02d}:00+00:00",
+            )
+        )
+    state.begin(Trial(9, 0, TrialStatus.DISCARD, ""))
+    found = pace(state, {"loop": {"since": 0.0, "limits": {"trials": 12}}}, 0.0)
+    assert found["trials_per_hour"] == pytest.approx(48)
+    assert found["done"] == 8, "one is under way"
+    assert found["seconds_left"] == pytest.approx(4 * 75)
 
 
 # Killed ---------------------------------------------------------------------------------------
