@@ -117,16 +117,16 @@ def beside(document: Mapping[str, Any]) -> list[str]:
 
 
 def _in_flight(run: Mapping[str, Any], first: int | None) -> str:
-    """A run beside the first in a line: `trial 8 seed 43: training 45%  the idea`."""
+    """A run beside the first in a line: `trial 8 seed 3, training 45%: the idea`."""
     which = "" if run.get("id") == first else f"trial {run.get('id')} "
     label = "" if run.get("label") == "candidate" else f"{run.get('label')} "
-    words = f"{which}{label}seed {run.get('seed')}: {run.get('phase') or 'begins'}"
+    words = f"{which}{label}seed {run.get('seed')}, {run.get('phase') or 'begins'}"
     by_tokens = run.get("token_budget") is not None
     total = run.get("token_budget" if by_tokens else "budget")
     if total and run.get("phase") == "training":
         done = float(run.get("tokens" if by_tokens else "elapsed") or 0)
         words += f" {min(1.0, done / float(total)):.0%}"
-    return words if run.get("id") == first else f"{words}  {run.get('description', '')}"
+    return words if run.get("id") == first else f"{words}: {run.get('description', '')}"
 
 
 def warning_of(document: Mapping[str, Any]) -> str:

@@ -98,6 +98,7 @@ class Study:
     _loop: Loop | None = field(default=None, repr=False)
     _state: State = field(default_factory=State, repr=False)
     _warned: bool = field(default=False, repr=False)
+    _shared_by: int = field(default=1, repr=False)  # runs that share a device
     jail: tuple[str | None, Tier] | None = field(default=None, repr=False)  # backend, sandbox
     _taken: tuple[int, str] = (0, "")  # records in _state, and the hash of the last one
 
@@ -145,7 +146,8 @@ class Study:
             study._loop = study._make_loop(options, harness, executor, slots)
             study._set_strange_tsv_aside()
             with study._loop:
-                study._write_header(options, slots[0].shared_by)
+                study._write_header(options)
+                study._shared_by = slots[0].shared_by
                 study._after_decision()
                 study._settle_weights(sweep=True)
                 try:
@@ -345,6 +347,8 @@ class Study:
 
     def _event(self, name: str, data: Mapping[str, Any]) -> None:
         self._now.take(name, data)
+        if name == "begin":
+            self._note_sharing()
         if name == "decided":
             self._after_decision()
             if data["trial"]["status"] == TrialStatus.KEEP.value:
@@ -354,6 +358,17 @@ class Study:
         self.on_event(name, data)
         if name in ("begin", "decided"):
             self._warn_of_constraints()
+
+    def _note_sharing(self) -> None:
+        """Say in the ledger how many runs share a device from now on, where that is new."""
+        before = ([1] + [int(r["shared_by"]) for r in self.ledger.records("sharing")])[-1]
+        if before == self._shared_by:
+            return
+        if self.state.trials:
+            text = f"{self._shared_by} at once on a device, not {before} as before: scores mean "
+            text += "something else, so the champion is measured anew"
+            self.on_event("warning", {"message": text})
+        self.ledger.append({"kind": "sharing", "shared_by": self._shared_by, "at": _utc()})
 
     def _warn_of_constraints(self) -> None:
         """Once: a bound that the baseline breaks itself refuses everything that doesn't mend it."""
@@ -380,7 +395,7 @@ class Study:
         if table.is_file() and not self.ledger.path.exists():
             os.replace(table, table.with_name(f"{TSV_NAME}.before-{self.tag}"))
 
-    def _write_header(self, options: Options, shared_by: int) -> None:
+    def _write_header(self, options: Options) -> None:
         """Say in the ledger under which settings the study goes on, where they are new."""
         now = self.settings.model_dump(mode="json")
         facts = {
@@ -396,16 +411,9 @@ class Study:
             },
         }
         last = (self.ledger.records("study") or [{}])[-1]
-        if shared_by != (shared_before := last.get("shared_by", 1)):
-            facts["shared_by"] = shared_by
-            if last:
-                text = f"{shared_by} at once on a device, not {shared_before} as before: scores"
-                text += " mean something else, so the champion is measured anew"
-                self.on_event("warning", {"message": text})
-        elif "shared_by" in last:
-            facts["shared_by"] = shared_by
         # A setting that is newer than the ledger had its default.
-        before = {**Settings().model_dump(mode="json"), **last.get("settings", now)}
+        usual = Settings.model_validate({}).model_dump(mode="json")
+        before = {**usual, **last.get("settings", now)}
         keys = [key for key in now if now[key] != before.get(key)]
         if keys:
             other = ", ".join(f"{key} {before.get(key)} -> {now[key]}" for key in keys)

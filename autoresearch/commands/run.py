@@ -88,7 +88,7 @@ def command(
 
     The first run measures train.py as it stands on three seeds: the baseline, and the noise. Stops
     when a budget is spent, and goes on where it stopped when it is started again, also after a
-    kill. Ctrl-C once ends after the trial under way, twice at once. Limits that aren't given are
+    kill. Ctrl-C once ends after what is under way, twice at once. Limits that aren't given are
     those of [task.budget] in autoresearch.toml.
 
     With several accelerators, several trials are under way at the same time, one run on each. With
@@ -189,13 +189,13 @@ def counting_costs(on_event: Event, budget: Budget, loop: Loop) -> Event:
 
 @contextmanager
 def stopping(loop: Loop, out: Output) -> Iterator[None]:
-    """Ctrl-C once asks the loop to stop after this trial; again, or a SIGTERM, stops it now."""
+    """Ctrl-C once lets the loop end what is under way; again, or a SIGTERM, stops it now."""
 
     def on_interrupt(number: int, frame: object) -> None:
         if loop.stop_asked or number != signal.SIGINT:
             raise KeyboardInterrupt
         loop.stop_asked = True
-        out.warn("stopping after this trial; Ctrl-C again stops now and forgets it")
+        out.warn("stopping after what is under way; Ctrl-C again stops now")
 
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, on_interrupt) for number in signals}

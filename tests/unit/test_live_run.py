@@ -169,7 +169,7 @@ def test_in_a_terminal_and_interrupted_twice(workspace: Path, cache: Path) -> No
     until(b"this run")
     assert b"trial 0" in seen and b"step" in seen
     os.write(terminal_end, b"\x03")
-    until(b"stopping after this trial")
+    until(b"stopping after what is under way")
     os.write(terminal_end, b"\x03")
     until(b"interrupted")
     _, status = os.waitpid(process, 0)

@@ -119,3 +119,41 @@ def test_what_is_not_ours_is_nothing(tmp_path: Path, text: str) -> None:
     assert read_now(path) == {}
     path.write_text(text)
     assert read_now(path) == {}
+
+
+def test_of_several_trials_each_run_is_told_and_the_first_trial_in_full(path: Path) -> None:
+    clock = Clock()
+    now = Now(path, clock)
+    for number in (4, 5):
+        now.take("trial", {"id": number, "description": f"idea {number}"})
+        now.take("run", {"id": number, "label": "candidate", "seed": number})
+        now.take("phase", {"id": number, "run": f"candidate-{number}", "phase": "training"})
+    now.take("run", {"id": 4, "label": "champion", "seed": 9})
+    clock.now += 10
+    for number, loss in ((5, 3.0), (4, 4.0)):
+        run = f"candidate-{number}"
+        now.take("progress", {**STEP, "id": number, "run": run, "loss": loss, "elapsed": 1.0})
+        clock.now += 10
+    now.take("warning", {"id": 5, "message": "a worker died"})
+    now.take("proposing", {"proposer": "claude", "attempt": 0})
+    found = read_now(path)
+    assert found["trial"]["id"] == 4 and "warning" not in found["trial"]
+    assert found["run"]["label"] == "champion" and found["phase"] == "", "its latest run"
+    assert [(run["id"], run["label"], run["phase"]) for run in found["flight"]] == [
+        (4, "candidate", "training"),
+        (4, "champion", ""),
+        (5, "candidate", "training"),
+    ]
+    assert [run.get("loss") for run in found["flight"]] == [4.0, None, 3.0]
+    assert found["flight"][2]["description"] == "idea 5" and "curve" not in found["flight"][2]
+    assert found["asking"] == "asking claude for an edit"
+    # A decision ends its own trial alone, in whatever order they come.
+    now.take("ran", {"id": 4, "run": "champion-9"})
+    now.take("decided", {"trial": {"id": 5}})
+    found = read_now(path)
+    assert found["trial"]["id"] == 4 and "flight" not in found, "one run is left"
+    assert found["run"]["curve"] == [[1.0, 4.0]] and found["phase"] == "training"
+    now.take("trial", {"id": 6, "description": "idea 6"})
+    now.take("decided", {"trial": {"id": 4}})
+    found = read_now(path)
+    assert found["trial"]["id"] == 6 and "run" not in found and "asking" not in found

@@ -18,12 +18,13 @@ from rich.console import Console
 
 from autoresearch import cli
 from autoresearch.commands import status as command
+from autoresearch.commands.status import PlainLines
 from autoresearch.console import Output
 from autoresearch.engine.ledger import Ledger
 from autoresearch.engine.state import State
 from autoresearch.engine.trial import Cost, Failure, Replicate, Trial, TrialStatus
 from autoresearch.init import make_workspace
-from autoresearch.live import decision_of, duration, frame, progress
+from autoresearch.live import below, decision_of, duration, frame, one_line_of, progress
 from autoresearch.narration import compared
 from autoresearch.now import Now
 from autoresearch.standing import Look, pace
@@ -430,3 +431,46 @@ def read_until(file: int, what: bytes | None) -> bytes:
         if not data or (what is not None and what in seen):
             break
     return seen
+
+
+def test_several_runs_under_way_are_told_in_a_line_each(ledger: Ledger, workspace: Path) -> None:
+    with ledger:
+        now = at_work(workspace)
+        for number in range(5, 12):
+            now.take("trial", {"id": number, "description": f"idea {number}"})
+            now.take("run", {"id": number, "label": "candidate", "seed": 3})
+        which = {"id": 5, "run": "candidate-3"}
+        now.take("phase", {**which, "phase": "training"})
+        now.take("progress", {**which, "elapsed": 75.0, "budget": 300.0, "loss": 2.0})
+        now.take("proposing", {"proposer": "claude", "attempt": 0})
+        document = Look(workspace)()
+        lines = drawn(document, 100).splitlines()
+        assert any("50%" in line for line in lines), "the first trial keeps its bar"
+        beside = [line for line in lines if line.startswith("trial ") and "seed 3" in line]
+        assert beside[0].startswith("trial 5 seed 3, training 25%: idea 5")
+        assert beside[1].startswith("trial 6 seed 3, begins: idea 6") and len(beside) == 3
+        assert any(line.startswith("and 4 more runs") for line in lines)
+        assert any(line.startswith("asking claude for an edit") for line in lines)
+        said = one_line_of(document)
+        assert said.endswith("8 runs under way of trials 4, 5, 6, 7, 8, 9, 10, 11")
+        console = Console(file=io.StringIO(), width=100, height=24, legacy_windows=False)
+        console.print(below(document, console))
+        assert "champion" in console.file.getvalue(), "it isn't pushed out of a small terminal"
+
+
+def test_lines_say_what_is_new_of_several_runs_and_not_every_step(
+    ledger: Ledger, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show = PlainLines()
+    with ledger:
+        now = at_work(workspace)
+        now.take("trial", {"id": 5, "description": "idea 5"})
+        now.take("run", {"id": 5, "label": "candidate", "seed": 3})
+        show(Look(workspace)())
+        now.take("phase", {"id": 5, "run": "candidate-3", "phase": "training"})
+        show(Look(workspace)())
+        assert len(capsys.readouterr().out.splitlines()) == 1
+        now.take("ran", {"id": 5, "run": "candidate-3"})
+        now.take("run", {"id": 5, "label": "candidate", "seed": 4})
+        show(Look(workspace)())
+        assert len(capsys.readouterr().out.splitlines()) == 1

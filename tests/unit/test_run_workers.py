@@ -1,0 +1,134 @@
+"""`run` with several workers and several proposers: what is refused, who is told which option."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+
+import backends
+from autoresearch import cli, local_pool
+from autoresearch.commands.run import deal_options, read_options
+from autoresearch.console import Output
+from autoresearch.engine.executor import Inline
+from autoresearch.engine.trial import Replicate
+from autoresearch.narration import narrated
+from autoresearch.study import Options, Study
+from backends.hardware import GIB, Hardware
+from tests.unit.command_line import make_fake_workspace
+
+CPU = Hardware("cpu", "acme", "Some CPU", "x86_64", GIB, 8, "", "torch", "2.13", "Linux", ("host",))
+
+
+def measure(study: Any, request: Any) -> Replicate:
+    """A run that takes no time."""
+    request.run_dir.mkdir(parents=True)
+    return Replicate(request.seed, 1.0 + request.seed / 100, score_id="id")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace on a machine with one processor of eight cores."""
+    folder = make_fake_workspace(tmp_path / "w", monkeypatch, measure, "RATE = 0.5\n")
+    monkeypatch.setattr(backends, "select", lambda requested=None: SimpleNamespace(hardware=CPU))
+    monkeypatch.setattr("backends.facts.usable_cores", lambda: 8)
+    return folder
+
+
+class Pool(Inline):
+    """Stands for worker processes: says how it was made, and makes runs here."""
+
+    made: list[dict[str, Any]]
+
+    def __init__(self, spec: Any, slots: Any, logs: Path, earlier: Any) -> None:
+        super().__init__(lambda request: measure(None, request))
+        self.made.append({"spec": spec, "slots": slots, "earlier": len(list(earlier))})
+
+    @property
+    def slots(self) -> dict[str, int]:
+        """As many as were found."""
+        return {"": len(self.made[-1]["slots"])}
+
+
+def test_more_workers_than_accelerators_are_refused_with_what_to_do(workspace, capsys):
+    assert cli.run(["run", "--workers", "2", "--trials", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "2 workers, and one accelerator (Some CPU)" in said and "--share-device" in said
+    assert not (workspace / "results.jsonl").exists(), "nothing has begun"
+    assert cli.run(["run", "--workers", "0"]) == 2
+
+
+@pytest.mark.usefixtures("workspace")
+def test_who_shares_a_device_says_so_in_spec_and_ledger_and_fills_it_for_the_baseline(
+    monkeypatch, capsys
+):
+    monkeypatch.setattr(Pool, "made", [], raising=False)
+    monkeypatch.setattr(local_pool, "LocalPool", Pool)
+    assert cli.run(["run", "--workers", "2", "--share-device", "--trials", "1", "--json"]) == 0
+    made = Pool.made[-1]
+    assert made["spec"]["kind"] == "pretraining" and made["spec"]["shared_by"] == 2
+    assert json.dumps(made["spec"]), "it goes to another process"
+    assert made["earlier"] == 0 and len(made["slots"]) == 2
+    study = Study.read(Path())
+    assert len(study.state.trials[0].replicates) == 4, "three seeds leave one of two slots idle"
+    assert [record["shared_by"] for record in study.ledger.records("sharing")] == [2]
+    capsys.readouterr()
+    assert cli.run(["run", "--trials", "1"]) == 0, "one worker makes runs in this process"
+    assert "1 at once on a device, not 2 as before" in capsys.readouterr().err
+    assert len(Pool.made) == 1
+    assert [record["shared_by"] for record in study.ledger.records("sharing")] == [2, 1]
+    with Study.write(Path(), Options()):  # whatever measures nothing doesn't count
+        pass
+    assert len(study.ledger.records("sharing")) == 2
+
+
+def test_options_go_to_whom_they_name():
+    given = read_options(
+        ("model=a", "claude.model=b", "2.effort=high", "api.base_url=http://x/y=z")
+    )
+    agents = ("claude", "claude", "api")
+    assert deal_options(agents, given) == [
+        {"model": "b"},
+        {"model": "b", "effort": "high"},
+        {"model": "a", "base_url": "http://x/y=z"},
+    ]
+    assert deal_options(("search",), read_options(("trials=3",))) == [{"trials": 3}]
+    # A place is more than a name, whatever was typed first.
+    both = read_options(("1.model=b", "claude.model=a"))
+    assert deal_options(("claude", "claude"), both) == [{"model": "b"}, {"model": "a"}]
+    with pytest.raises(click.UsageError, match=r"no --agent 'claud'.*Did you mean 'claude'"):
+        deal_options(agents, {"claud.model": "b"})
+    with pytest.raises(click.UsageError, match="no --agent '4'"):
+        deal_options(agents, {"4.model": "b"})
+    with pytest.raises(click.UsageError, match="write KEY=VALUE"):
+        read_options(("claude.=b",))
+
+
+@pytest.mark.usefixtures("workspace")
+def test_several_proposers_are_asked_in_turn(capsys):
+    argv = ["--agent", "command", "--agent", "search", "--trials", "2", "--json"]
+    edit = "python -c \"open('train.py', 'w').write('RATE = 0.25\\\\n')\""
+    assert cli.run(["run", *argv, "--agent-option", f"command.command={edit}"]) == 0
+    capsys.readouterr()
+    trials = Study.read(Path()).state.trials
+    assert [trials[number].proposer for number in (1, 2)] == ["command", "search"]
+
+
+def test_json_tells_of_progress_now_and_then_for_each_run(capsys):
+    with narrated(Output(json_mode=True)) as on_event:
+        for step in range(3):
+            for number in (4, 5):
+                about = {"id": number, "run": "candidate-0"}
+                on_event("progress", {**about, "step": step})
+                on_event("ran", about) if step == 2 else None
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["event"], line["id"]) for line in told] == [
+        ("progress", 4),
+        ("progress", 5),
+        ("ran", 4),
+        ("ran", 5),
+    ]
