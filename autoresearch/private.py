@@ -49,7 +49,9 @@ _IP = re.compile(
     re.IGNORECASE,
 )
 # What may be IPv6: `_hide_ipv6` looks whether it is.
-_COLONS = re.compile(r"(?<![\w:.])[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,8}(?:(?:\.\d{1,3}){3})?", re.IGNORECASE)
+_COLONS = re.compile(
+    r"(?<![\w:.])[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,8}(?:(?:\.\d{1,3}){3})?", re.IGNORECASE
+)
 # A path that isn't in quotes may hold spaces, too: they belong to it where another part of a path
 # follows, or a file's name with its kind.
 _WORD = r"[^\s\"':;,()\]\\/]+"

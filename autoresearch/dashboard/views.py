@@ -23,9 +23,10 @@ from autoresearch.engine.state import State
 from autoresearch.engine.trial import Trial, TrialStatus
 from autoresearch.live import doing, extent, progress, spent, tried, warning_of
 from autoresearch.live import standing as standing_words
+from autoresearch.model_folder import WEIGHTS_NAME
 from autoresearch.narration import number, sure
 from autoresearch.opening import AnyStudy
-from autoresearch.sampling import TEXT_NAME, read_text
+from autoresearch.sampling import read_text
 from prepare.runfiles import read_end
 
 ROWS = 50  # of a page
@@ -152,7 +153,8 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
         "id": row["id"],
         "status": row["status"],
         "score": number(row["score"]),
-        "effect": number(row["delta"], "+.5f"),
+        # Plus zero: a tiny effect is no "-0.00000".
+        "effect": number(row["delta"] and round(row["delta"], 5) + 0.0, "+.5f"),
         "better": row["gain"] is not None and row["gain"] > 0,
         "sure": sure(row["confidence"]),
         "idea": row["idea"] or row["reason"],
@@ -269,11 +271,11 @@ def lineage(story: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def kept_weights(study: AnyStudy, story: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """What is kept of the champion's weights: names and bytes."""
+def kept_weights(study: AnyStudy, story: Mapping[str, Any]) -> int | None:
+    """Bytes of the champion's weights, if they are kept."""
     folder = _weights(study, story)
-    found = [] if folder is None else sorted(folder.glob("*"))
-    return [(p.name, p.stat().st_size) for p in found if p.is_file() and p.name != TEXT_NAME]
+    file = None if folder is None else folder / WEIGHTS_NAME
+    return file.stat().st_size if file is not None and file.is_file() else None
 
 
 def sample(study: AnyStudy, story: Mapping[str, Any]) -> dict[str, str] | None:

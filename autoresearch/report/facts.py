@@ -45,10 +45,13 @@ def verdict(story: Story) -> str:
     kept_words = f"{totals['kept']} kept idea{'' if totals['kept'] == 1 else 's'} of {tried}"
     if story["baseline"] is None or totals["gain"] is None:
         return f"{metric} {score(story, best)}, after {kept_words}; {OTHER_SCORE}."
-    base, better = story["baseline"], gain(story, totals["gain"]).lstrip("+")
+    base, effects = story["baseline"], gain(story, totals["gain"])
     share = f" ({abs(totals['gain'] / base):.1%})" if base else ""
-    change = f"{score(story, base)} → {score(story, best)}"
-    return f"{metric} {change}: better by {better}{share}, in {kept_words}."
+    change = f"{metric} {score(story, base)} → {score(story, best)}, by {kept_words}"
+    if totals["kept"] == 1:
+        return f"{change}: {effects}{share} on the same seeds."
+    # The scores are of other seeds each, so their difference is another number.
+    return f"{change}, whose effects, each on the same seeds, add up to {effects}{share}."
 
 
 def figures(story: Story) -> list[Fact]:
@@ -66,7 +69,7 @@ def _score(story: Story) -> Iterator[Fact]:
     yield Fact(f"best {story['metric']}", score(story, story["best"]), note)
     found, base = story["totals"]["gain"], story["baseline"]
     if story["totals"]["kept"] and base is not None and found is not None:
-        yield Fact("gain", gain(story, found), f"from {score(story, base)}")
+        yield Fact("gain", gain(story, found), f"from {score(story, base)}, effects added up")
 
 
 def _checked(story: Story) -> Iterator[Fact]:

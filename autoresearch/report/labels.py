@@ -39,8 +39,7 @@ def placed(
     found: list[dict[str, Any]] = []
     named = [step for step in kept if step["gain"] is not None]
     for step in sorted(named, key=lambda step: -abs(step["gain"])):
-        text = step["idea"]
-        text = text if len(text) <= LONGEST else text[: LONGEST - 3].rstrip() + "..."
+        text = _short(step["idea"])
         for side, box in _boxes(*points[step["id"]], LETTER * len(text), below):
             if _inside(box) and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
@@ -49,6 +48,15 @@ def placed(
         if len(found) == MOST:
             break
     return sorted(found, key=lambda label: label["id"])
+
+
+def _short(idea: str) -> str:
+    """The beginning of a long idea, whole words of it where it has some."""
+    if len(idea) <= LONGEST:
+        return idea
+    cut = idea[: LONGEST - 1]
+    words = cut if idea[LONGEST - 1].isspace() else cut.rpartition(" ")[0]
+    return (words if len(words) > LONGEST // 2 else cut).rstrip(" .,;:") + "\u2026"
 
 
 def _boxes(x: float, y: float, width: float, below: bool) -> list[tuple[str, Box]]:

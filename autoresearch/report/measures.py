@@ -36,7 +36,12 @@ def effects(story: Story) -> Chart | None:
     shown = sorted(sorted(kept, key=lambda s: -abs(s["gain"]))[:MOST_EFFECTS], key=_id)
     rows = [{**step, "label": f"{step['id']}  {step['idea']}"} for step in shown]
     y = {"field": "label", "type": "nominal", "sort": None, "axis": axis("", labelLimit=300)}
-    x = {"type": "quantitative", "axis": axis("gain, with its 95% interval")}
+    fit: dict[str, Any] = {
+        "labelFlush": False,
+        "labelOverlap": "greedy",
+        "tickCount": 6,
+    }  # phones are narrow
+    x = {"type": "quantitative", "axis": axis("gain, with its 95% interval", **fit)}
     form = effect_form(story)
     shown_tip = tip(
         "trial|id|d", "idea", f"gain|gain|{form}", f"from|low|{form}", f"to|high|{form}",

@@ -37,7 +37,11 @@ def by_trial(story: Story) -> Chart | None:
         Column("Score", "score", score_form(story)), Column("Effect", "delta", effect_form(story)),
         Column("Confidence", "confidence", ".1%"), Column("Why", "reason"),
     )  # fmt: skip
-    return replace(chart, columns=columns, rows=story["trials"])
+    low, high = reach(story) or (0.0, 0.0)
+    scores = [row["score"] for row in story["trials"] if row["score"] is not None]
+    off = sum(not low <= value <= high for value in scores)
+    more = f" {off:,} of the scores {'is' if off == 1 else 'are'} off the scale." if off else ""
+    return replace(chart, columns=columns, rows=story["trials"], summary=f"{chart.summary}{more}")
 
 
 def by_clock(story: Story) -> Chart | None:

@@ -102,7 +102,9 @@ def test_the_picture_shows_every_trial_and_names_kept_ones(told: Story) -> None:
         sorted(re.findall(r">(idea \d)</text>", svg)) == ["idea 2"] * 2 + ["idea 6"] * 2
     )  # with a halo
     assert PAPER[True] in svg
-    assert progress.summary == "6 trials, 2 of them kept: val_bpb 2.000000 to 1.810000."
+    assert progress.summary == (
+        "6 trials, 2 of them kept: val_bpb 2.000000 to 1.810000. 1 of the scores is off the scale."
+    )
 
 
 def test_far_off_scores_do_not_flatten_the_rest(told: Story) -> None:

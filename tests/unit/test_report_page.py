@@ -165,7 +165,9 @@ def test_figures(tmp_path: Path) -> None:
     write(tmp_path, night())
     found = {fact.name: fact for fact in figures(story_of(open_study(tmp_path)))}
     assert found["best val_bpb"].value == "1.810000"
-    assert found["gain"].value == "+0.1900" and found["gain"].note == "from 2.000000"
+    assert (
+        found["gain"].value == "+0.1900" and found["gain"].note == "from 2.000000, effects added up"
+    )
     assert found["cost"].value == "2.50 dollars" and "not known of 1 of 6" in found["cost"].note
     assert found["time"].value == "2 h 00 min" and "stood still" in found["time"].note
     assert (large(1.4623e9), large(312), large(20_000)) == ("1.46 G", "312", "20 k")
