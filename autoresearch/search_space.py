@@ -41,15 +41,15 @@ HINTS: Mapping[str, Hint] = {
 }
 
 
-def validity(max_seq_len: int) -> Callable[[Mapping[str, Any]], str | None]:
+def validity(max_seq_len: int, devices: int = 1) -> Callable[[Mapping[str, Any]], str | None]:
     """A check of constants for this context length: None, or why train.py would refuse them.
 
-    A constant that the file has lost is not checked.
+    devices: how many share the rows of a batch. A constant that the file has lost is not checked.
     """
 
     def check(constants: Mapping[str, Any]) -> str | None:
         return (
-            _batch(constants, max_seq_len)
+            _batch(constants, max_seq_len, devices)
             or _heads(constants)
             or _at_most_one(constants, "WARMUP_RATIO", "WARMDOWN_RATIO")
         )
@@ -57,8 +57,10 @@ def validity(max_seq_len: int) -> Callable[[Mapping[str, Any]], str | None]:
     return check
 
 
-def _batch(constants: Mapping[str, Any], max_seq_len: int) -> str | None:
+def _batch(constants: Mapping[str, Any], max_seq_len: int, devices: int) -> str | None:
     total, rows = constants.get("TOTAL_BATCH_SIZE"), constants.get("DEVICE_BATCH_SIZE")
+    if rows is not None and rows % devices:
+        return f"DEVICE_BATCH_SIZE {rows} can't be shared out evenly over {devices} devices"
     if total is None or rows is None or total % (rows * max_seq_len) == 0:
         return None
     return f"TOTAL_BATCH_SIZE {total} is no multiple of {rows} rows of {max_seq_len} tokens"

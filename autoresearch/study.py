@@ -250,7 +250,7 @@ class Study:
         if name == "search":
             known: dict[str, Any] = {
                 "hints": HINTS,
-                "valid": validity(self.settings.max_seq_len),
+                "valid": validity(self.settings.max_seq_len, self.settings.devices),
                 "seed": self.settings.seed,
                 "direction": self.task.objective.direction,
             }

@@ -43,3 +43,6 @@ def test_what_can_not_work_is_said():
         ({"WARMUP_RATIO": 0.3, "WARMDOWN_RATIO": 0.8}, "whole budget"),
     ):
         assert words in check({**good, **wrong})
+    shared = validity(256, devices=4)
+    assert shared(good) is None
+    assert "evenly over 4 devices" in shared({**good, "DEVICE_BATCH_SIZE": 2})
