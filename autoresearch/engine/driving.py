@@ -10,7 +10,6 @@ in threads, so often that devices needn't wait for them.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,13 +28,12 @@ from autoresearch.engine.course import Course, Decided
 from autoresearch.engine.errors import StudyStopped
 from autoresearch.engine.flight import Job
 from autoresearch.engine.frontier import start_of
-from autoresearch.engine.measuring import add_costs
 from autoresearch.engine.pausing import MOST_TIMES, backoff, crashing
 from autoresearch.engine.proposers.base import EXHAUSTED, NO_COST, Proposal, Proposer
-from autoresearch.engine.state import BASELINE
+from autoresearch.engine.spending import Spending
 from autoresearch.engine.steps import Ask
 from autoresearch.engine.task import Budget
-from autoresearch.engine.trial import Cost, Trial
+from autoresearch.engine.trial import Trial
 
 if TYPE_CHECKING:
     from autoresearch.engine.loop import Loop
@@ -63,7 +61,8 @@ class Driver:
     def __init__(
         self, loop: Loop, proposers: Sequence[Proposer], budget: Budget, before: int
     ) -> None:
-        self._loop, self._budget, self._before = loop, budget, before
+        self._loop, self._budget = loop, budget
+        self._spending = Spending(loop, budget, before)
         self._flight = loop.flight
         self._sources = [Source(proposer) for proposer in proposers]
         self._turn = 0
@@ -73,14 +72,14 @@ class Driver:
         self._crashes = ""  # why the machine may be at fault, until it is known that it works
         self._held = False
         self._names = 0
-        self._dearest = NO_COST
         self._took: dict[str, tuple[float, int]] = {}  # seconds and times, of asking and judging
         self._began: dict[Job[Any], float] = {}
 
     @property
     def _several(self) -> bool:
-        """Can several trials be under way?"""
-        return self._flight.slots(self._kind) > 1
+        """Can several trials be under way? Once they could they can, though slots go."""
+        self._loop.concurrent |= self._flight.slots(self._kind) > 1
+        return self._loop.concurrent
 
     @property
     def _kind(self) -> str:
@@ -95,7 +94,6 @@ class Driver:
                 source.observe(trial)
         usual = self._flight.answer
         self._flight.answer = self._answer
-        loop.concurrent = self._several
         try:
             for trial in list(loop.state.begun.values()):
                 self._again(trial)
@@ -136,27 +134,10 @@ class Driver:
                 return ""
 
     def _over(self) -> str:
-        """Which limit is reached by what is done and under way, or the target, or ""."""
-        loop = self._loop
-        if loop.stops:
-            return "asked to stop"
-        champion, objective = loop.judge.champion, loop.task.objective
-        if objective.reached(champion.score):
-            return f"the target is reached: {objective.target:g}"
-        # The baseline is no trial that was asked for.
-        done = self._next_id - max(self._before, BASELINE + 1)
-        if self._budget.trials is not None and done + len(self._threads) >= self._budget.trials:
-            return f"{done} trial{'' if done == 1 else 's'} done"
-        if loop.seconds_left <= 0:
-            return f"{self._budget.hours:g} hours are over"
-        spent = self._budget.spent(*self._spent_with_asked())
-        if spent:
-            return spent
-        return next((s.over for s in self._sources if all(o.over for o in self._sources)), "")
-
-    @property
-    def _next_id(self) -> int:
-        return max(self._loop.state.next_id, *(i + 1 for i in self._loop.in_flight), 0)
+        """Why the run is over, counting what is under way, or ""."""
+        over = self._spending.over(len(self._threads))
+        given_up = all(source.over for source in self._sources)
+        return over or (self._sources[0].over if given_up else "")
 
     def _paused(self) -> bool:
         """Does somebody want it to wait? Hours that were given go by meanwhile."""
@@ -193,9 +174,8 @@ class Driver:
 
     def _has_room_to_ask(self) -> bool:
         """Should another edit be asked for ahead? As many as come while runs are made."""
-        limited = self._budget.dollars is not None or self._budget.tokens is not None
-        if limited and self._threads and self._dearest == NO_COST:
-            return False  # nobody knows what one costs
+        if self._threads and self._spending.unknown:
+            return False
         slots = self._flight.slots(self._kind)
         asking, judging = (self._mean(name) for name in ("ask", "judge"))
         ahead = math.ceil(slots * asking / judging) if asking and judging else 0
@@ -229,10 +209,11 @@ class Driver:
         loop.baseline()
         ahead = len(self._threads)
         start = start_of(loop.state, loop.task.objective, loop.frontier, ahead)
+        reserved = self._spending.reserved(ahead)
         # Who answers in a moment doesn't look at the champions before; a copy of them takes one.
         looks = not (self._several and source.instant)
         blank, scratch = loop.open(start, name=self._name(), repository=looks)
-        asker = Asker(loop, source, self._budget, start, self._reserved(), ahead, self._cancelled)
+        asker = Asker(loop, source, self._budget, start, reserved, ahead, self._cancelled)
         request = _Request(source, asker, blank, scratch, loop.clock() if threaded else None)
         if not threaded:
             self._proposed(request, asker(scratch, None, 0))
@@ -278,7 +259,7 @@ class Driver:
         if proposal.problem_kind == EXHAUSTED and self._busy and proposal.cost == NO_COST:
             source.stuck = True  # what is decided next may give it ideas
             return loop.workspace.drop(request.scratch)
-        self._dearest = _dearer(self._dearest, proposal.cost)
+        self._spending.note(proposal.cost)
         if (
             not proposal.problem
             and request.at is not None
@@ -384,16 +365,6 @@ class Driver:
         late = self._several and (loop.stops or loop.seconds_left <= 0)
         return self._ending or loop.stop_asked or late
 
-    def _reserved(self) -> Cost:
-        """What requests under way will have cost: each as much as the dearest so far."""
-        costs = (self._dearest for _ in range(len(self._threads)))
-        return functools.reduce(add_costs, costs, NO_COST)
-
-    def _spent_with_asked(self) -> tuple[float, int]:
-        state, reserved = self._loop.state, self._reserved()
-        tokens = (reserved.tokens_in or 0) + (reserved.tokens_out or 0)
-        return state.dollars + (reserved.dollars or 0.0), state.tokens + tokens
-
     def _note(self, name: str, seconds: float) -> None:
         total, times = self._took.get(name, (0.0, 0))
         self._took[name] = total + seconds, times + 1
@@ -401,13 +372,3 @@ class Driver:
     def _mean(self, name: str) -> float:
         total, times = self._took.get(name, (0.0, 0))
         return total / times if times else 0.0
-
-
-def _dearer(one: Cost, other: Cost) -> Cost:
-    """The larger of each part of two costs; what nobody knows counts as nothing."""
-    return Cost(
-        max(one.dollars or 0.0, other.dollars or 0.0),
-        max(one.tokens_in or 0, other.tokens_in or 0),
-        max(one.tokens_out or 0, other.tokens_out or 0),
-        "estimated",
-    )

@@ -1,7 +1,6 @@
 """Judging one edit: hold it against the rules, measure it as far as the policy asks, decide.
 
     judge = Judge(task, workspace, state, policy, runs, rules, prune=True)
-    first = yield from judge.baseline()                # the program as it stands, on several seeds
     trial, change = judge.take(trial, scratch)         # what a proposer left in a scratch copy
     trial = yield from judge.judge(trial, change)      # against the champion that is its parent
 
@@ -33,7 +32,7 @@ from autoresearch.engine.noise import Noise
 from autoresearch.engine.pausing import champion_fails
 from autoresearch.engine.policy import Decision, Policy
 from autoresearch.engine.stage import CONFIRM, Stage
-from autoresearch.engine.state import BASELINE, State, scores
+from autoresearch.engine.state import State, scores
 from autoresearch.engine.steps import Steps, Wanted, made
 from autoresearch.engine.task import Task
 from autoresearch.engine.trial import Failure, Replicate, Trial, TrialStatus
@@ -49,8 +48,7 @@ class Judge:
     rules: kinds of failure that mean a broken rule (`rejected`) rather than a broken program
     (`crash`). prune: stop a candidate's first run when it can't catch up with the champion.
     in_flight: trials under way, by id: their programs are not measured twice. screen: where a
-    candidate is sorted out first, on the way to `confirm`. baseline_runs: at least so many seeds of
-    the baseline.
+    candidate is sorted out first, on the way to `confirm`.
     """
 
     task: Task
@@ -63,7 +61,6 @@ class Judge:
     in_flight: Mapping[int, Trial] = field(default_factory=dict)
     screen: Stage | None = None
     confirm: Stage = CONFIRM
-    baseline_runs: int = 0
 
     @property
     def champion(self) -> Trial:
@@ -71,15 +68,6 @@ class Judge:
         if self.state.champion is None:
             raise StudyStopped("there is no champion yet", "measure the baseline first")
         return self.state.trials[self.state.champion]
-
-    @contextmanager
-    def scratch(self, number: int, name: str = "candidate") -> Iterator[Path]:
-        """A copy of the champion to be edited, gone afterwards."""
-        scratch = self.workspace.scratch(number, name)
-        try:
-            yield scratch
-        finally:
-            self.workspace.drop(scratch)
 
     @contextmanager
     def program(self, source: Change | str, number: int, name: str = "program") -> Iterator[Path]:
@@ -91,49 +79,6 @@ class Judge:
             self.workspace.drop(program)
 
     # The champion ----------------------------------------------------------------------------
-
-    def baseline(self) -> Steps[Trial]:
-        """The program as it stands, on several seeds. Raises StudyStopped if it fails."""
-        seeds = range(max(self.task.policy.noise_seeds, self.baseline_runs))
-        with self.program(self.workspace.champion_commit, BASELINE, "baseline") as program:
-            wanted = [
-                Wanted(program, BASELINE, seed, stage.own[0], kind=stage.kind)
-                for stage in filter(None, (self.screen, self.confirm))
-                for seed in seeds
-            ]
-            got = yield from made(wanted, lambda place, run: run.failure is not None)
-        broken = got[-1].failure
-        if broken is not None:
-            lost = broken.kind == LOST
-            raise StudyStopped(
-                f"the baseline's run was lost: {broken.message}"
-                if lost
-                else "the program fails before anything was changed: "
-                f"{broken.phase}: {broken.message}",
-                "see that the devices stay up, and start again"
-                if lost
-                else "mend it, see that `autoresearch train` gives a score, and start again",
-            )
-        screening, runs = tuple(got[: -len(seeds)]), tuple(got[-len(seeds) :])
-        calm = [run for run in runs if not run.disturbed]
-        reason = f"baseline, measured on {len(runs)} seeds"
-        if len(calm) < len(runs):
-            disturbed = next(run.disturbed for run in runs if run.disturbed)
-            reason += f", {len(runs) - len(calm)} of them disturbed: {disturbed}"
-        return measured(
-            Trial(
-                id=BASELINE,
-                parent=None,
-                status=TrialStatus.KEEP,
-                reason=reason,
-                description="baseline",
-                commit=self.workspace.champion_commit,
-                diff_hash=self.workspace.champion_hash(self.task),
-                replicates=runs,
-                screening=screening,
-            ),
-            calm or runs,
-        )
 
     def check_champion(self) -> Steps[Failure | None]:
         """Run the champion once more, on a seed that it ran on before; how it failed, if it did."""

@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any
 
 from autoresearch.engine.asking import Asker, digest_of
+from autoresearch.engine.baseline import baseline
 from autoresearch.engine.change import Change, champion_message, diff_hash
 from autoresearch.engine.control import STOP, Control
 from autoresearch.engine.course import MEND_ATTEMPTS, Course, Decided
@@ -126,7 +127,6 @@ class Loop:
             self.in_flight,
             screening(self.screen) if self.screen else None,
             Stage(self.confirm),
-            self.baseline_runs,
         )
 
     @cached_property
@@ -193,7 +193,7 @@ class Loop:
         self.folders.set_aside(BASELINE, KILLED)
         self.say("trial", {"id": BASELINE, "description": "baseline"})
         with self.dropping():
-            found = self.flight.finish(self.judge.baseline())
+            found = self.flight.finish(baseline(self.judge, self.baseline_runs))
         trial = replace(found, started_at=started, finished_at=_now())
         self._record(trial)
         return trial
@@ -217,6 +217,11 @@ class Loop:
     def seconds_left(self) -> float:
         """Until the hours that were given are over; infinite where none were."""
         return math.inf if self.ends_at is None else self.ends_at - self.clock()
+
+    @property
+    def next_id(self) -> int:
+        """Of the next trial: one that is under way has its own."""
+        return max(self.state.next_id, self._last_id + 1)
 
     @property
     def stops(self) -> bool:
@@ -288,7 +293,7 @@ class Loop:
         """A copy of the champion to be edited, and the trial that may come of it."""
         champion = self.judge.champion
         blank = Trial(
-            id=max(self.state.next_id, self._last_id + 1),
+            id=self.next_id,
             parent=champion.id,
             status=TrialStatus.DISCARD,
             reason="",
@@ -310,7 +315,7 @@ class Loop:
             self.workspace.drop(scratch)
             self._no_proposal(proposal)
             return proposal
-        self._last_id = max(self.state.next_id, self._last_id + 1)
+        self._last_id = self.next_id
         trial = replace(blank, id=self._last_id)
         if isinstance(edit, Asker):
             edit.number = trial.id
@@ -351,6 +356,7 @@ class Loop:
         """Drop what is under way."""
         self.flight.close()
         self.in_flight.clear()
+        self._last_id = -1
 
     @contextmanager
     def dropping(self) -> Iterator[None]:

@@ -512,3 +512,28 @@ def test_what_screening_drops_never_sees_the_other_device(start):
         assert dropped.delta == pytest.approx(0.2, abs=0.05)
     dear = {request.run_dir.parent.name for kind, request in executor.requests if kind == "dear"}
     assert dear == {"0000", "0002"}
+    # A champion that was screened once is measured there as often as a baseline.
+    with start(Virtual(on_kinds, {"dear": 1, "cheap": 2}), screen="cheap", confirm="dear") as loop:
+        loop.run(Ideas(*[(9, BAD)] * 5, (4, BAD), (5, BAD)), Budget(trials=2))
+    last = loop.ledger.trials()[-2:]
+    assert [trial.parent for trial in last] == [2, 2]
+    assert all(trial.status is TrialStatus.DISCARD and trial.score is None for trial in last)
+    assert sum(len(trial.champion_screening) for trial in last) >= 2
+    assert len(loop.state.scores_of(2, "cheap")) >= 3
+
+
+def test_devices_that_come_and_go_leave_several_trials_recorded(start):
+    """Slots are few at first, as on a cluster whose nodes come up."""
+    executor = Virtual(measured, 1)
+
+    def on_event(name, data):
+        if name == "decided" and data["trial"]["id"] == 1:
+            executor._slots = {"": 3}
+        if name == "decided" and data["trial"]["id"] == 4:
+            executor._slots = {"": 1}
+
+    with start(executor, on_event=on_event) as loop:
+        loop.run(Ideas(*[(n, BAD) for n in range(8)]), Budget(trials=8))
+    assert executor.most == 3
+    assert {record["id"] for record in loop.ledger.records("begun")} == set(range(2, 9))
+    assert sorted(loop.state.trials) == list(range(9))
