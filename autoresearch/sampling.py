@@ -3,8 +3,8 @@
     champion_writes(study)                    # after a keep; what goes wrong is a warning
     read_text(study.weights / "0007")         # {"text", "prompt", "seed", ...}, or {}
 
-The writer of a study has each new champion write between two trials, when nothing is timed. A page
-that shows the text runs nothing.
+The writer of a study has each new champion write between two trials, when nothing is timed; where
+several are under way, the last champion at the end. A page that shows the text runs nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MOST = 20_000  # characters of a text that are kept
 
 
 def champion_writes(study: Study) -> None:
-    """Have a new champion write a text, to be called by the study's writer between two trials.
+    """Have a champion that wrote none yet write a text, to be called while no run is being timed.
 
     A baseline's text is nobody's wish until `autoresearch sample`.
     """
@@ -38,6 +38,8 @@ def champion_writes(study: Study) -> None:
 
     champion = study.loop.state.champion
     if not champion or study.jail is None or not (study.weights / f"{champion:04d}").is_dir():
+        return
+    if read_text(study.weights / f"{champion:04d}"):
         return
     backend, sandbox = study.jail
     drawing = Drawing()

@@ -152,6 +152,8 @@ class Study:
                 study._settle_weights(sweep=True)
                 try:
                     yield study
+                    if executor is not None:
+                        champion_writes(study)
                 finally:
                     study._now.clear()
 
@@ -353,8 +355,9 @@ class Study:
             self._after_decision()
             if data["trial"]["status"] == TrialStatus.KEEP.value:
                 self._settle_weights()
-                self._now.take("phase", {"phase": "having the champion write a text"})
-                champion_writes(self)
+                if self.loop.executor is None:  # with several runs at once one is being timed
+                    self._now.take("phase", {"phase": "having the champion write a text"})
+                    champion_writes(self)
         self.on_event(name, data)
         if name in ("begin", "decided"):
             self._warn_of_constraints()

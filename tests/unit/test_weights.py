@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import backends
+from autoresearch.engine.executor import Inline
 from autoresearch.engine.task import MeasureRequest
 from autoresearch.engine.trial import Replicate
 from autoresearch.model_folder import FACTS_NAME, WEIGHTS_NAME, Weights
@@ -144,6 +145,11 @@ def test_each_new_champion_writes_a_text_and_a_failure_ends_nothing(
         code, _, err = run(workspace.capsys, "trial", "-m", "x")
     assert code == 0 and "champion wrote no text: no text was written: NaN" in err
     assert workspace.kept() == ["0000", "0002"]
+    # Where several runs are under way at a time, one of them is timed: it waits for the end.
+    with Study.write(workspace.folder) as study:
+        study.loop.executor = Inline(study.loop.measure)
+        study._event("decided", {"trial": study.state.trials[2].to_dict()})
+        assert not read_text(study.weights / "0002")
     # What `sample` writes stands there from then on.
     monkeypatch.setattr(backends, "select", lambda requested=None: None)
     code, out, err = run(workspace.capsys, "sample", "--prompt", "Who?", "--seed", 4)
