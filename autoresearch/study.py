@@ -443,7 +443,7 @@ def slots_of(options: Options, devices: int) -> list[Slot]:
         return [Slot("")]
     import backends
 
-    hardware = backends.select(options.backend).hardware
+    hardware = backends.detected(options.backend)
     return find_slots(hardware, options.workers, options.share_device, devices=devices)
 
 

@@ -24,7 +24,17 @@ if TYPE_CHECKING:
     from backends.hardware import Hardware, Miss
     from backends.policy import Overrides, Policy
 
-__all__ = ["F", "Selection", "make_ready", "nn", "runtime", "select", "selection_for", "torch"]
+__all__ = [
+    "F",
+    "Selection",
+    "detected",
+    "make_ready",
+    "nn",
+    "runtime",
+    "select",
+    "selection_for",
+    "torch",
+]
 
 # Where each name lives: module, then attributes below it.
 _NAMES = {
@@ -76,8 +86,18 @@ def select(requested: str | None = None) -> Selection:
     """
     from backends.policy import Overrides
 
-    name = requested or os.environ.get("AUTORESEARCH_BACKEND", "").strip() or "auto"
-    return _select(name, Overrides.from_environment())
+    return _select(_name(requested), Overrides.from_environment())
+
+
+def detected(requested: str | None = None) -> Hardware:
+    """The hardware that `select` chooses; its speeds aren't asked for."""
+    from backends.hardware import detect
+
+    return detect(_name(requested))[0]
+
+
+def _name(requested: str | None) -> str:
+    return requested or os.environ.get("AUTORESEARCH_BACKEND", "").strip() or "auto"
 
 
 @functools.cache

@@ -12,8 +12,10 @@ from autoresearch.engine.task import MeasureRequest
 from autoresearch.engine.trial import Replicate
 from autoresearch.init import make_workspace
 from autoresearch.pretraining import Pretraining
+from backends.hardware import GIB, Hardware
 from prepare.settings import Settings
 
+CPU = Hardware("cpu", "acme", "Some CPU", "x86_64", GIB, 8, "", "torch", "2.13", "Linux", ("host",))
 Measure = Callable[[Pretraining, MeasureRequest], Replicate]
 
 
@@ -35,6 +37,7 @@ def enter_fake_workspace(folder: Path, monkeypatch: pytest.MonkeyPatch, measure:
     """Make one that was made before the current folder, measured by `measure`."""
     monkeypatch.setattr(Pretraining, "measure", measure)
     monkeypatch.setattr(backends, "make_ready", lambda requested=None: None)
+    monkeypatch.setattr(backends, "detected", lambda requested=None: CPU)
     monkeypatch.chdir(folder)
 
 

@@ -7,6 +7,7 @@ takes a minute, and says so on the way; one that names `crash` fails.
 import random
 import sys
 import time
+from types import SimpleNamespace
 
 from autoresearch.engine.constants import constants_of
 from autoresearch.engine.task import MeasureRequest
@@ -51,4 +52,5 @@ if __name__ == "__main__":
 
     Pretraining.measure = measure  # type: ignore[method-assign]
     backends.make_ready = lambda requested=None: None  # type: ignore[assignment]
+    backends.detected = lambda requested=None: SimpleNamespace(backend="cpu", name="Some CPU")  # type: ignore
     cli.main(sys.argv[1:])

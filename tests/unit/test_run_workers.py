@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import click
 import pytest
 
-import backends
 from autoresearch import cli, local_pool
 from autoresearch.commands.run import deal_options, read_options
 from autoresearch.console import Output
@@ -18,10 +16,7 @@ from autoresearch.engine.executor import Inline
 from autoresearch.engine.trial import Replicate
 from autoresearch.narration import narrated
 from autoresearch.study import Options, Study
-from backends.hardware import GIB, Hardware
 from tests.unit.command_line import make_fake_workspace
-
-CPU = Hardware("cpu", "acme", "Some CPU", "x86_64", GIB, 8, "", "torch", "2.13", "Linux", ("host",))
 
 
 def measure(study: Any, request: Any) -> Replicate:
@@ -34,7 +29,6 @@ def measure(study: Any, request: Any) -> Replicate:
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace on a machine with one processor of eight cores."""
     folder = make_fake_workspace(tmp_path / "w", monkeypatch, measure, "RATE = 0.5\n")
-    monkeypatch.setattr(backends, "select", lambda requested=None: SimpleNamespace(hardware=CPU))
     monkeypatch.setattr("backends.facts.usable_cores", lambda: 8)
     return folder
 
