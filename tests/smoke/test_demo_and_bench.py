@@ -57,16 +57,7 @@ def test_demo_trains_tells_a_story_and_ends_with_a_search(
     monkeypatch.setattr(pretraining, "SLOW_CANARY", 0.0)
     monkeypatch.setattr(training, "OVERRUN_SECONDS", 60.0)
     folder = cache / "demo"
-    assert cli.run(["demo", "--seconds", "1", "--backend", "cpu", "--trials", "0", "--json"]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {"phase", "progress"} <= {line["event"] for line in lines}
-    result = lines[-1]
-    assert result["event"] == "result" and result["next"]
-    (entry,) = result["entries"]
-    assert entry["backend"] == "cpu" and entry["story"].startswith("One day")
-    assert entry["floor_bpb"] < entry["val_bpb"] < 8
-    assert result["search"] is None and not (folder / "search").exists()
-
+    folder.mkdir(parents=True)
     (folder / "train.py").write_text("# mine", encoding="utf-8")
     trained = kept(monkeypatch, demo, "run_demo")
     searched = kept(monkeypatch, demo_search, "run_search")
@@ -90,10 +81,17 @@ def test_demo_trains_tells_a_story_and_ends_with_a_search(
     monkeypatch.setattr(demo, "run_demo", lambda *arguments: trained[0])
     monkeypatch.setattr(demo_search, "run_search", lambda *arguments: searched[0])
     assert cli.run([*command, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["search"]
+    result = json.loads(capsys.readouterr().out)
+    assert result["next"]
+    (entry,) = result["entries"]
+    assert entry["backend"] == "cpu" and entry["story"].startswith("One day")
+    assert entry["floor_bpb"] < entry["val_bpb"] < 8
+    found = result["search"]
     assert found["before"] == 0 and found["trials"] == [trial.to_dict() for trial in trials]
     assert found["trials"][1]["status"] in {"keep", "discard", "pruned"}
     assert found["noise"] > 0 and found["meaning"]
+    assert cli.run(["demo", "--seconds", "1", "--backend", "cpu", "--trials", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["search"] is None
 
 
 def test_demo_with_a_train_py_that_fails(
