@@ -371,6 +371,34 @@ def killed_at(make, proposer, append, before):
         os._exit(code)
 
 
+def findings(loop, root):
+    """What `autoresearch verify` says of a loop's study."""
+    parts = {"ledger": loop.ledger, "workspace": loop.workspace, "task": loop.task}
+    return verify(SimpleNamespace(git_root=root, root=root, tag="test", **parts))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a fork")
+def test_the_edits_of_trials_under_way_outlast_a_kill_and_what_git_clears_up(start, root):
+    some = [(0, GOOD), (1, BAD)]
+    assert killed_at(lambda: start(Virtual(measured, 2)), Ideas(*some), 3, False)
+    with start() as loop:
+        begun = {trial.id: trial.commit for trial in loop.state.begun.values()}
+        assert set(begun) == {1, 2} and loop.workspace.trial_commits() == begun
+        assert findings(loop, root) == []
+    subprocess.run(["git", "gc", "-q", "--prune=now"], cwd=root, check=True)
+    # Also one trial at a time, with no executor, what was begun is finished first.
+    with make_serial(start) as loop:
+        loop.run(Ideas(*[(9, BAD)] * 2, (3, BAD)), Budget(trials=1))
+    assert sorted(loop.state.trials) == [0, 1, 2, 3] and not loop.state.begun
+    told = {trial.id: trial.description for trial in loop.ledger.trials()[1:]}
+    assert told == {1: "P0 by -0.1", 2: "P1 by +0.2", 3: "P3 by +0.2"}
+
+
+def make_serial(start):
+    """A loop that makes one run at a time."""
+    return start(Inline(measured))
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a fork")
 def test_killed_at_every_record_nothing_is_lost_or_made_twice(start, root):
     some = [(0, GOOD), (1, BAD), (2, -0.2), (3, BAD), (0, 0.3)]
@@ -385,15 +413,7 @@ def test_killed_at_every_record_nothing_is_lost_or_made_twice(start, root):
     with loop:
         state = loop.state
         assert not state.begun and sorted(state.trials) == list(range(len(some) + 1))
-        study = SimpleNamespace(
-            ledger=loop.ledger,
-            git_root=root,
-            root=root,
-            tag="test",
-            workspace=loop.workspace,
-            task=loop.task,
-        )
-        assert verify(study) == []
+        assert findings(loop, root) == []
     descriptions = {trial.id: trial.description for trial in loop.ledger.trials()[1:]}
     assert sorted(descriptions.items()) == [
         (1 + n, f"P{knob} by {by:+g}") for n, (knob, by) in enumerate(some)
