@@ -127,6 +127,7 @@ class RayExecutor:
         self._queue: deque[_Run] = deque()
         self._runs: dict[int, _Run] = {}
         self._done: list[Done] = []
+        self._untold: list[_Run] = []  # begun, which is told when somebody collects
         self._tickets = 0
         self._took: dict[str, list[float]] = {}
         self._earlier: deque[dict[str, Any]] = deque(maxlen=EARLIER)
@@ -149,9 +150,12 @@ class RayExecutor:
         return slots(self.workers.nodes)
 
     def submit(self, request: MeasureRequest, kind: str = "") -> int:
-        """Queue a run."""
+        """Queue a run. Raises ValueError for a kind that this study doesn't use."""
+        kind = kind or self.confirm
+        if kind not in self.workers.kinds:
+            raise ValueError(f"no device of the kind {kind!r} was asked for")
         self._tickets += 1
-        run = _Run(self._tickets, request, kind or self.confirm)
+        run = _Run(self._tickets, request, kind)
         self._runs[run.ticket] = run
         self._queue.append(run)
         self._begin()
@@ -163,6 +167,7 @@ class RayExecutor:
         while self._runs or self._done:
             self._begin()
             self._begin_slow_again()
+            self._tell_begun()
             if self._done:
                 break
             left = TICK if deadline is None else min(TICK, deadline - time.monotonic())
@@ -226,8 +231,14 @@ class RayExecutor:
         worker.answer = worker.actor.begin.remote(order)
         if not run.makers:
             run.begun = worker.since
-            request.on_event(BEGUN, {})
+            self._untold.append(run)
         run.makers.append(worker)
+
+    def _tell_begun(self) -> None:
+        untold, self._untold = self._untold, []
+        for run in untold:
+            if run.ticket in self._runs:
+                run.request.on_event(BEGUN, {})
 
     def _begin_slow_again(self) -> None:
         """Where a slot has nothing else to do: a slow node must not hold up the others."""
