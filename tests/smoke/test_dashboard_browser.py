@@ -455,7 +455,8 @@ def test_the_documentation_is_searched_from_the_disk(browser: Any, tmp_path: Pat
     page, asked = context.new_page(), []
     page.on("request", lambda request: asked.append(request.url))
     page.goto((tmp_path / "site" / "index.html").as_uri())
-    page.fill("input[name=query]", "entropy")
+    page.set_default_timeout(MOST)
+    page.locator("input[name=query]").press_sequentially("entropy")  # it listens to keys
     page.wait_for_selector(".md-search-result__item mark:has-text('entropy')", state="attached")
     assert all(url.startswith(("file:", "about:")) for url in asked), asked
     context.close()
