@@ -5,7 +5,7 @@
 
 A trial is judged against the champion that it began with. Another may be kept meanwhile: then a
 discard stands, and what would be kept is no better than that one as far as anybody knows. Its edit
-is put on the new champion and measured there before it counts, one such trial at a time. Where the
+is put on the new champion and measured there before it counts, few such trials at a time. Where the
 two conflict, whoever made the edit may make it anew; what it doesn't is a discard that says so.
 """
 
@@ -109,7 +109,7 @@ class Course:
             if decided.status is not TrialStatus.KEEP or decided.parent == loop.state.champion:
                 return decided, change, _crash(decided)
             # Many may win against one champion. Each keep sends all others to the next one: what it
-            # takes to be sure there is spent on one at a time, the most promising first.
+            # takes to be sure there is spent on a few at a time, the most promising first.
             yield from in_turn(abs(decided.delta or 0.0))
             loop.folders.set_aside(trial.id, REBASED)
             won = (*decided.won_against, int(decided.parent or 0))

@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 PATIENCE = 60.0  # seconds that a run which ended waits for those submitted before it
 QUEUED_SHARE = 4  # one run more than slots is queued for so many slots
+TURN_SHARE = 32  # one job at a time has the turn for so many slots
 
 Answer = Callable[["Job[Any]", Ask], "Proposal | None"]
 
@@ -93,7 +94,7 @@ class Flight:
         self._flying: dict[int, _Flying] = {}  # in the order of submission
         self._waiting: dict[int, _Flying] = {}  # those of them that ended
         self._submitted = 0
-        self._turn: Job[Any] | None = None  # whose it is
+        self._having: set[Job[Any]] = set()  # the turn
         self._line: list[tuple[float, Job[Any]]] = []  # who waits for it, and for which gain
         self._counts: collections.Counter[str] = collections.Counter()
 
@@ -108,6 +109,11 @@ class Flight:
         """How many runs more than slots are worth queueing: none where there is one slot."""
         slots = self.slots(kind)
         return math.ceil(slots / QUEUED_SHARE) if slots > 1 else 0
+
+    @property
+    def turns(self) -> int:
+        """How many jobs may have the turn at the same time."""
+        return max(1, self.slots() // TURN_SHARE)
 
     def count(self, kind: str = "") -> int:
         """Runs of a kind that were submitted and not taken in yet."""
@@ -145,10 +151,10 @@ class Flight:
 
         Where somebody's turn has come, that one goes on instead.
         """
-        if self._turn is None and self._line:
+        if self._line and len(self._having) < self.turns:
             place = max(range(len(self._line)), key=lambda place: self._line[place][0])
             _, job = self._line.pop(place)
-            self._turn = job
+            self._having.add(job)
             self._go_on(job, None)
             return job
         ticket = self._next()
@@ -170,7 +176,7 @@ class Flight:
         for ticket in list(self._flying):
             self._forget(ticket, cancel=True)
         jobs, self.jobs = self.jobs, set()
-        self._turn, self._line = None, []
+        self._having, self._line = set(), []
         for job in jobs:
             job.steps.close()
 
@@ -295,9 +301,10 @@ class Flight:
                 job._to_do.extend(range(len(step.wanted)))
                 return self._load(job)
             if isinstance(step, Turn):
-                if self._turn not in (None, job):
+                if job not in self._having and len(self._having) >= self.turns:
                     return self._line.append((step.gain, job))
-                self._turn, sent = job, None
+                self._having.add(job)
+                sent = None
             elif isinstance(step, Ask):
                 self._let_go(job)
                 sent = self.answer(job, step)
@@ -307,8 +314,7 @@ class Flight:
                 sent = []
 
     def _let_go(self, job: Job[Any]) -> None:
-        if self._turn is job:
-            self._turn = None
+        self._having.discard(job)
 
 
 def _arguments(ask: Ask) -> tuple[Any, ...]:

@@ -70,7 +70,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Turn:
-    """Wait until no other has the turn, and have it until the end, or until something is asked.
+    """Wait until few others have the turn, and have it until the end, or until something is asked.
 
     Of those that wait the one with the greatest gain is next.
     """
