@@ -11,6 +11,7 @@ in threads, so often that devices needn't wait for them.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 NO_PROPOSAL_LOG = "no-proposal.log"  # what a proposer said that gave no edit, the latest
 LOOK_SECONDS = 1.0  # how often wishes from outside are looked at while runs are made
+SYNC_SECONDS = 0.25  # how long decisions may be in the ledger and not on disk
 ANSWER_SECONDS = 0.1  # the same of answers that are waited for
 TOO_LATE = "the run ended while it was asked for"
 
@@ -72,6 +74,7 @@ class Driver:
         self._crashes = ""  # why the machine may be at fault, until it is known that it works
         self._held = False
         self._names = 0
+        self._synced = 0.0
         self._took: dict[str, tuple[float, int]] = {}  # seconds and times, of asking and judging
         self._began: dict[Job[Any], float] = {}
 
@@ -94,6 +97,7 @@ class Driver:
                 source.observe(trial)
         usual = self._flight.answer
         self._flight.answer = self._answer
+        loop.workspace.group(self._several)
         try:
             for trial in list(loop.state.begun.values()):
                 self._again(trial)
@@ -101,6 +105,7 @@ class Driver:
         finally:
             self._ending = True
             self._flight.answer, loop.concurrent = usual, False
+            loop.workspace.group(False)
             self._threads.join()
             for source in self._sources:
                 source.flush()
@@ -312,6 +317,7 @@ class Driver:
 
     def _step(self) -> None:
         """Take in a run that ended, or an answer."""
+        self._sync()
         timeout = ANSWER_SECONDS if self._threads else LOOK_SECONDS
         resting = [source for source in self._sources if source.rest > 0]
         began = self._loop.clock() if resting else 0.0
@@ -324,6 +330,13 @@ class Driver:
             self._answers(timeout)
         for source in resting:
             source.rest = max(0.0, source.rest - (self._loop.clock() - began))
+
+    def _sync(self) -> None:
+        """Wait for the disk: before anything else is waited for, and now and then in between."""
+        now = time.monotonic()
+        if not self._flight.at_hand or now - self._synced >= SYNC_SECONDS:
+            self._loop.sync()
+            self._synced = now
 
     def _answers(self, timeout: float) -> None:
         for (key, source), proposal in self._threads.ended(timeout):

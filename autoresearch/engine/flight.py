@@ -133,6 +133,11 @@ class Flight:
     def _kind(kind: str, slots: Mapping[str, int]) -> str:
         return kind or next(iter(slots), "")
 
+    @property
+    def at_hand(self) -> bool:
+        """Is there a run to be taken in at once?"""
+        return self._next() is not None
+
     # -- driving -----------------------------------------------------------------------------------
 
     def begin(self, steps: Steps[T]) -> Job[T]:

@@ -221,7 +221,7 @@ class Gatherer:
                 continue
             self._git.write_blob(data)
             files.append(FileChange(path, self._git.blob(before.oid) if before else None, data))
-            entries[path] = Entry(before.mode if before else PLAIN, oid)
+            entries[path] = Entry(before.mode if before else PLAIN, oid, len(data))
         files.sort(key=lambda file: file.path)
         if entries:
             new_tree = self._git.write_tree(base, entries)

@@ -34,8 +34,8 @@ _TIMEOUT = 600.0  # seconds; a hung file system must not hang the night without 
 _SIGINT_TRIES = 5
 _FULL_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 # What is remembered of objects: so many, and none that is larger.
-_TREES, _MOST_ENTRIES = 8, 10_000
-_BLOBS, _MOST_BYTES = 64, 1 << 20
+_TREES, _MOST_ENTRIES = 32, 10_000
+_BLOBS, _MOST_BYTES = 256, 1 << 20
 _PAIRS = 256
 # For an index of our own, which is gone in a moment: no wait for the disk, one file.
 _PASSING = ("core.fsync=none", "core.splitIndex=false")
@@ -276,13 +276,20 @@ class Git:
 
     def write_blob(self, data: bytes) -> str:
         """Store bytes exactly as they are; its id."""
-        return self._stored(lambda: self._objects.write("blob", data))
+        oid = self._stored(lambda: self._objects.write("blob", data))
+        if len(data) <= _MOST_BYTES:
+            _remember(self._blobs, oid, data, _BLOBS)
+        return oid
 
     def write_tree(self, base: str, entries: Mapping[str, Entry | None]) -> str:
-        """The tree of `base` (an id) with some paths set, or removed (None)."""
+        """The tree of `base` (an id) with some paths set, sizes included, or removed (None)."""
         wanted = {**self.tree(base), **entries}
-        paths = {path: (entry.mode, entry.oid) for path, entry in wanted.items() if entry}
-        return self._stored(lambda: self._objects.write_tree(paths))
+        there = {path: entry for path, entry in wanted.items() if entry}
+        paths = {path: (entry.mode, entry.oid) for path, entry in there.items()}
+        oid = self._stored(lambda: self._objects.write_tree(paths))
+        if len(there) <= _MOST_ENTRIES:
+            _remember(self._trees, oid, there, _TREES)
+        return oid
 
     def write_commit(self, tree: str, parent: str, message: str, when: str | None = None) -> str:
         """Store a commit; no ref is moved. `when` (seconds since 1970, and a zone) makes its id
@@ -354,6 +361,16 @@ class Git:
             found = Path(self("rev-parse", "--git-common-dir").rstrip("\n"))
             self._common = (self.folder / found).resolve()
         return self._common
+
+    @cached_property
+    def has_attributes(self) -> bool:
+        """Are there attributes of files that no tree holds: the repository's own, the user's?"""
+        places = [self.common_folder() / "info" / "attributes"]
+        named = self.maybe("config", "--type=path", "core.attributesFile")
+        home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+        places.append(Path(named) if named else Path(home) / "git" / "attributes")
+        places.append(Path("/etc/gitattributes"))
+        return any(place.exists() for place in places)
 
     def checkouts(self) -> dict[Path, str]:
         """Worktrees that have a branch checked out, and which ("refs/heads/...")."""

@@ -54,6 +54,7 @@ class Ledger:
         self._seq = 0
         self._head = ""
         self._trial_ids: set[int] = set()
+        self._unsynced = False  # records were written since the disk was last waited for
         # What was read and verified so far: the next reading goes on behind it.
         self._known: Chain = read_chain(b"")
         self._known_file: tuple[int, int] | None = None
@@ -122,24 +123,38 @@ class Ledger:
         """Stop being the writer. Harmless if it isn't one."""
         try:
             if self._fd is not None:
+                self.sync()
                 os.close(self._fd)
         finally:
             self._fd = None
             self._claim.release()
 
-    def append(self, record: Mapping[str, Any]) -> dict[str, Any]:
+    def append(self, record: Mapping[str, Any], synced: bool = True) -> dict[str, Any]:
         """Write one record and return it with `seq`, `prev` and `hash`, once it is on disk.
 
-        Takes the lock for this one record if it isn't held. Raises LedgerBusy, LedgerDamaged,
-        LedgerUnwritable (the ledger is as it was before), LedgerError for what isn't a record.
+        Without `synced` it outlives this process at once, and a power cut from the next `sync` or
+        synced record on. Takes the lock for this one record if it isn't held. Raises LedgerBusy,
+        LedgerDamaged, LedgerUnwritable (the ledger is as it was before), LedgerError for what
+        isn't a record.
         """
         with self._mutex:
             if self._fd is not None:
-                return self._append(record)
+                return self._append(record, synced)
             with self:
                 return self._append(record)
 
-    def _append(self, record: Mapping[str, Any]) -> dict[str, Any]:
+    def sync(self) -> None:
+        """Return when every record that was written would survive a power cut."""
+        with self._mutex:
+            if self._fd is None or not self._unsynced:
+                return
+            try:
+                os.fsync(self._fd)
+            except OSError as error:
+                raise _unwritable(self.path, error) from error
+            self._unsynced = False
+
+    def _append(self, record: Mapping[str, Any], synced: bool = True) -> dict[str, Any]:
         self._refuse_changed()
         if not isinstance(record.get("kind"), str):
             raise LedgerError("a record needs a field 'kind' that says what it is")
@@ -147,16 +162,16 @@ class Ledger:
             raise LedgerError(f"trial {record['id']} is in the ledger already")
         sealed = seal(record, self._seq, self._head)
         line = canonical(sealed) + b"\n"
-        self._write(line)
+        self._write(line, synced)
         self._end += len(line)
         self._seq, self._head = self._seq + 1, sealed["hash"]
         if record["kind"] == "trial":
             self._trial_ids.add(record["id"])
         return sealed
 
-    def append_trial(self, trial: Trial) -> dict[str, Any]:
+    def append_trial(self, trial: Trial, synced: bool = True) -> dict[str, Any]:
         """Write one trial; see `append`. A trial id is written at most once."""
-        return self.append({"kind": "trial", **trial.to_dict()})
+        return self.append({"kind": "trial", **trial.to_dict()}, synced)
 
     # -- the file --------------------------------------------------------------------------------
 
@@ -254,14 +269,16 @@ class Ledger:
         self._end = chain.end
         self._go_on_from(chain)
 
-    def _write(self, data: bytes) -> None:
-        """All of `data` on disk, or the file as before and LedgerUnwritable."""
+    def _write(self, data: bytes, synced: bool = True) -> None:
+        """All of `data` in the file (on disk), or the file as before and LedgerUnwritable."""
         assert self._fd is not None
         try:
             rest = memoryview(data)
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
-            os.fsync(self._fd)
+            if synced:
+                os.fsync(self._fd)
+            self._unsynced = not synced
         except BaseException as error:
             # Also for Ctrl-C between two writes: half a line must not stay while we go on.
             self._cut_back()

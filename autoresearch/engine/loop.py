@@ -331,7 +331,7 @@ class Loop:
         elif self.concurrent:
             commit = self.workspace.store(change, trial.description, trial.id)
             trial = replace(trial, commit=commit)
-            self.ledger.append(record_begun(trial))
+            self.ledger.append(record_begun(trial), synced=False)
             self.state.begin(trial)
         self.in_flight[trial.id] = trial
         return trial
@@ -369,13 +369,21 @@ class Loop:
 
     # Recording -------------------------------------------------------------------------------
 
+    def sync(self) -> None:
+        """Have what was written so far survive a power cut: first commits, then their records."""
+        self.workspace.sync()
+        self.ledger.sync()
+
     def digest(self, in_flight: Sequence[Trial] = ()) -> Digest:
         """What proposers are told of the past, and of what is under way."""
         return digest_of(self.task, self.ledger, self.state.champion, in_flight)
 
     def _record(self, trial: Trial) -> None:
         """Write a trial, and tell whoever watches."""
-        self.ledger.append_trial(trial)
+        kept = trial.status is TrialStatus.KEEP
+        if kept:
+            self.workspace.sync()  # what a record names is there before it
+        self.ledger.append_trial(trial, kept or not self.concurrent)
         self.state.add(trial)
         self.in_flight.pop(trial.id, None)
         self.say("decided", {"trial": trial.to_dict()})

@@ -31,6 +31,8 @@ from autoresearch.engine.git import AS_STORED, Git
 
 _STEERING = ("config", "config.worktree", "info/attributes", "info/exclude")
 _REMOVE_TRIES = 5
+_FILE, _PROGRAM = "100644", "100755"
+_PLAIN_FILES, _PLAIN_BYTES = 64, 1 << 22  # of a tree that is written without git
 # Every file of the commit, whatever the user's own checkout is spared; an index that is one file.
 # Nothing in a scratch folder is worth waiting for the disk.
 _WHOLE = (
@@ -128,6 +130,32 @@ def make(git: Git, folder: Path, lineage: Lineage, settings: str) -> None:
     ref.write_bytes(f"{lineage.commit}\n".encode())
     (own / "HEAD").write_bytes(f"ref: refs/heads/{lineage.branch}\n".encode())
     fill(git, folder, lineage.commit, own / "index")
+
+
+def fill_plainly(git: Git, folder: Path, tree: str) -> bool:
+    """Put the files of a tree or commit into `folder` without git; False where that takes one.
+
+    It does where a file's attributes may ask for another form (line ends, large files elsewhere),
+    where files aren't plain ones, and where they are too many to be held.
+    """
+    entries = git.tree(tree)
+    if len(entries) > _PLAIN_FILES or sum(each.size for each in entries.values()) > _PLAIN_BYTES:
+        return False
+    if any(each.mode not in (_FILE, _PROGRAM) for each in entries.values()):
+        return False
+    if any(path.rpartition("/")[2].casefold() == ".gitattributes" for path in entries):
+        return False
+    if git.has_attributes:
+        return False
+    for path, entry in entries.items():
+        place = folder / path
+        if "/" in path:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(git.blob(entry.oid))
+        if entry.mode == _PROGRAM:
+            mode = place.stat().st_mode
+            place.chmod(mode | (mode & 0o444) >> 2)  # who may read it may run it
+    return True
 
 
 def fill(git: Git, folder: Path, tree: str, index: Path) -> None:

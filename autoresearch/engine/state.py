@@ -94,6 +94,10 @@ class State:
     _rivals: dict[int, list[Trial]] = field(default_factory=dict)  # by the champion they met
     # Runs of a champion that were made beside a trial of another, by champion.
     _repeats: dict[int, list[Replicate]] = field(default_factory=dict)
+    # By champion and score id: how many of its rivals were looked at, and what `dropped` says.
+    _dropped: dict[tuple[int, str], tuple[int, list[tuple[int, float]]]] = field(
+        default_factory=dict
+    )
     _pools: dict[str, Pool] = field(default_factory=dict)  # by score id
 
     @classmethod
@@ -191,12 +195,14 @@ class State:
 
     def dropped(self, champion: int, score_id: str) -> list[tuple[int, float]]:
         """Seed and score of the first run of every candidate discarded against this champion."""
-        runs = (
-            scores((*trial.replicates, *trial.screening), score_id)
-            for trial in self._rivals.get(champion, ())
-            if trial.status is TrialStatus.DISCARD
-        )
-        return [next(iter(own.items())) for own in runs if own]
+        rivals = self._rivals.get(champion, [])
+        looked, found = self._dropped.get((champion, score_id), (0, []))
+        for trial in rivals[looked:]:  # asked at each decision: those before are known
+            own = scores((*trial.replicates, *trial.screening), score_id)
+            if own and trial.status is TrialStatus.DISCARD:
+                found.append(next(iter(own.items())))
+        self._dropped[champion, score_id] = len(rivals), found
+        return found
 
     # How much a score moves from seed to seed -------------------------------------------------
 

@@ -158,8 +158,10 @@ class Workspace(Study):
         isn't in it, nor any git: run this one, not the scratch.
         """
         tree = source if isinstance(source, str) else source.tree
-        with self._folder(trial_id, name) as folder, temporary_index(self._temporary) as index:
-            scratches.fill(self._git, folder, tree, Path(index["GIT_INDEX_FILE"]))
+        with self._folder(trial_id, name) as folder:
+            if not scratches.fill_plainly(self._git, folder, tree):
+                with temporary_index(self._temporary) as index:
+                    scratches.fill(self._git, folder, tree, Path(index["GIT_INDEX_FILE"]))
         return folder
 
     def place(self, scratch: Path, files: Mapping[str, bytes], task: Task) -> None:
@@ -215,6 +217,18 @@ class Workspace(Study):
         for scratch in list(self._out):
             self.drop(scratch)
 
+    # -- lasting ---------------------------------------------------------------------------------
+
+    def group(self, grouped: bool) -> None:
+        """Whether commits last from the next `sync` on, which waits for the disk once for many."""
+        self._git.grouped = grouped
+        if not grouped:
+            self.sync()
+
+    def sync(self) -> None:
+        """Return when the commits that were stored would survive a power cut."""
+        self._git.sync()
+
     # -- champions -------------------------------------------------------------------------------
 
     def commit(self, change: Change, message: str, trial_id: int, when: str | None = None) -> str:
@@ -251,6 +265,7 @@ class Workspace(Study):
         """Make a commit the champion. Again is harmless. Raises ChampionMoved if it doesn't fit."""
         with self._locked():
             head = self.champion_commit
+            self.sync()
             if self._git.commit_of(f"{commit}^") != head:
                 if self._git.is_ancestor(commit, head):
                     return Advance(commit, False, False, self._finish_move())

@@ -99,7 +99,8 @@ class Repository:
                 executable = place.stat().st_mode & stat.S_IXUSR and os.name != "nt"
                 mode = EXECUTABLE if executable else PLAIN
             oid = blob_id(data)
-            entries[path] = Entry(mode, oid if oid in stored else git.write_blob(data))
+            there = oid if oid in stored else git.write_blob(data)
+            entries[path] = Entry(mode, there, len(data))
         return entries
 
 

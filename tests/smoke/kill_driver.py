@@ -272,7 +272,7 @@ class Killer:
         for name in ("commit", "advance", "scratch", "drop", "program", "recover", "collect"):
             self.around(Workspace, name, name)
         self.around(Workspace, "place", "place")
-        self.around(Ledger, "_append", lambda ledger, record: f"ledger {record['kind']}")
+        self.around(Ledger, "_append", lambda ledger, record, *more: f"ledger {record['kind']}")
         for name in ("open", "_mend", "close"):
             self.around(Ledger, name, f"ledger {name.strip('_')}")
         self.around(scratches, "remove", "remove")

@@ -254,7 +254,7 @@ def test_change_under_the_writer_is_refused(path):
 def test_an_interrupt_behind_the_sync_loses_nothing(path, monkeypatch):
     """Ctrl-C when the record is on disk and the count in memory isn't yet."""
 
-    def interrupted(self, data):
+    def interrupted(self, data, *_):
         os.write(self._fd, data)
         raise KeyboardInterrupt
 
@@ -481,3 +481,20 @@ def test_tsv_has_upstreams_columns():
         "a1b2c3d\t0.997900\t44.0\tkeep\ta b c",
         "-------\t0.000000\t0.0\tcrash\tx",
     ]
+
+
+def test_records_that_are_not_synced_are_with_the_next_that_is(path, monkeypatch):
+    synced: list[int] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(fd), real(fd)))
+    with Ledger(path) as ledger:
+        ledger.append({"kind": "note"})
+        before = len(synced)
+        ledger.append({"kind": "note"}, synced=False)
+        ledger.append({"kind": "note"}, synced=False)
+        assert len(synced) == before and len(Ledger(path).records()) == 3
+        ledger.sync()
+        ledger.sync()
+        assert len(synced) == before + 1
+        ledger.append({"kind": "note"}, synced=False)
+    assert len(synced) == before + 2 and Ledger(path).verify() == []  # closing waits, too

@@ -350,11 +350,11 @@ def killed_at(make, proposer, append, before):
         return status != 0
     usual, count = Ledger._append, [0]
 
-    def dying(ledger, record):
+    def dying(ledger, record, synced=True):
         count[0] += 1
         if count[0] == append and before:
             os.kill(os.getpid(), signal.SIGKILL)
-        written = usual(ledger, record)
+        written = usual(ledger, record, synced)
         if count[0] == append:
             os.kill(os.getpid(), signal.SIGKILL)
         return written
