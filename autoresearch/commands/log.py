@@ -33,7 +33,7 @@ def command(trial_id: int | None, run_name: str | None, folder: Path, json_mode:
 
     out = Output(json_mode)
     study = open_study(folder)
-    trial = find(study, max(study.state.trials, default=0) if trial_id is None else trial_id)
+    trial = find(study, next(reversed(study.state.trials), 0) if trial_id is None else trial_id)
     place = study.run_folder(trial.id)
     names, earlier = runs_of(place)
     known = [*names, *earlier]

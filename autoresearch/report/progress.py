@@ -94,7 +94,8 @@ def _drawn(
     ]
     data: dict[str, Any] = {"trials": trials, "steps": steps}
     if labels:
-        span = trials[0]["id"], trials[-1]["id"]
+        ids = [row["id"] for row in trials]  # in the order of decisions
+        span = min(ids), max(ids)
         data["labels"] = placed(steps, span, (low, high), below=story["direction"] == "minimize")
         layers += label_layers(x, y, below=story["direction"] == "minimize")
     drawn = spec(height=HEIGHT if labels else 260, layer=layers)
