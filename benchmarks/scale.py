@@ -39,8 +39,9 @@ def main() -> None:
         print(
             f"{devices:>6} devices: {row['trials_per_hour'] or 0:8.0f} trials/h, driver "
             f"{row['driver_cpu_ms_per_trial']:.1f} ms of processor a trial "
-            f"({row['driver_ms_per_trial']:.1f} ms in all), {row['rebased']} put on a newer "
-            f"champion, +{row['improvement']:.1f} sigma in {row['virtual_hours']:.1f} h",
+            f"({row['driver_ms_per_trial']:.1f} ms in all; {row['finished_trials_per_second']:.0f} "
+            f"finished ones taken in a second), {row['rebased']} put on a newer champion, "
+            f"+{row['improvement']:.1f} sigma in {row['virtual_hours']:.1f} h",
             flush=True,
         )
         if options.output:

@@ -16,6 +16,7 @@ is a line of the program; two on one line conflict, and the later one replaces t
 from __future__ import annotations
 
 import collections
+import contextlib
 import hashlib
 import heapq
 import json
@@ -26,7 +27,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+from autoresearch.engine.driving import Driver  # noqa: E402
 from autoresearch.engine.executor import Done, Executor  # noqa: E402
 from autoresearch.engine.ledger import Ledger  # noqa: E402
 from autoresearch.engine.loop import Loop  # noqa: E402
@@ -307,7 +309,7 @@ def simulate(folder: Path, setting: Setting) -> dict[str, Any]:
         combine=setting.combine,
         executor=devices,
     )
-    with loop, devices:
+    with loop, devices, timed(Driver, "_step") as taking_in:
         loop.baseline()
         began = usage(clock)
         loop.run(Ideas(setting.lines, setting.seed), Budget(trials=setting.trials))
@@ -315,7 +317,31 @@ def simulate(folder: Path, setting: Setting) -> dict[str, Any]:
     # After the last edit was asked for, devices run out of work: that says nothing of the rate.
     full = asked[-1] - began["virtual"]
     rate = sum(at <= asked[-1] for at in decided) / full * 3600 if full > 0 else None
-    return {"trials_per_hour": rate, **report(setting, loop, devices, began, ended, reached)}
+    found = report(setting, loop, devices, began, ended, reached)
+    handled = {"finished_trials_per_second": found["trials"] / max(sum(taking_in), 1e-9)}
+    return {"trials_per_hour": rate, **handled, **found}
+
+
+@contextlib.contextmanager
+def timed(owner: type, name: str) -> Iterator[list[float]]:
+    """Seconds of each call of a method meanwhile.
+
+    A driver's `_step` takes in what has ended: decides, commits, records, and waits for the disk.
+    """
+    method, seconds = getattr(owner, name), []
+
+    def call(*arguments: Any) -> Any:
+        begin = time.perf_counter()
+        try:
+            return method(*arguments)
+        finally:
+            seconds.append(time.perf_counter() - begin)
+
+    setattr(owner, name, call)
+    try:
+        yield seconds
+    finally:
+        setattr(owner, name, method)
 
 
 def usage(clock: Clock) -> dict[str, float]:

@@ -132,11 +132,8 @@ def _champion_runs(evidence: Evidence, own: float) -> dict[int, float]:
 
 def _dropped_runs(evidence: Evidence) -> list[tuple[int, float]]:
     """Seed and quality of what was dropped, less the champion's own run under another name."""
-    return [
-        (seed, evidence.sign * score)
-        for seed, score in evidence.dropped
-        if not (evidence.ties_tell and evidence.champion.get(seed) == score)
-    ]
+    sign, known = evidence.sign, evidence.champion if evidence.ties_tell else {}
+    return [(seed, sign * score) for seed, score in evidence.dropped if known.get(seed) != score]
 
 
 def _place(levels: Mapping[int, _Level], own: float, shared: float) -> tuple[float, float]:

@@ -15,6 +15,7 @@ remembers these, and an edit that came with a change of them is refused.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -87,15 +88,26 @@ def _steering(common: Path) -> dict[str, str]:
     """Digest of each file that tells git what to do, by name."""
     found = {}
     hooks = common / "hooks"
-    names = [f"hooks/{f.name}" for f in hooks.iterdir()] if hooks.is_dir() else []
+    names = [f"hooks/{name}" for name in os.listdir(hooks)] if hooks.is_dir() else []
     for name in (*_STEERING, *names):
-        file = common / name
-        if file.is_symlink():
+        file = os.path.join(common, name)
+        try:
+            status = os.lstat(file)
+        except FileNotFoundError:
+            continue
+        if stat.S_ISLNK(status.st_mode):
             found[name] = "link " + os.readlink(file)
-        elif file.is_file():
-            mode = file.stat().st_mode & 0o111
-            found[name] = f"{mode:o} " + hashlib.sha256(file.read_bytes()).hexdigest()
+        elif stat.S_ISREG(status.st_mode):
+            times = status.st_mtime_ns, status.st_ctime_ns
+            digest = _digest(file, status.st_dev, status.st_ino, status.st_size, *times)
+            found[name] = f"{status.st_mode & 0o111:o} {digest}"
     return found
+
+
+@functools.lru_cache(maxsize=1_000)
+def _digest(file: str, *unchanged: int) -> str:
+    """Of a file's content, read once while what the system says of the file is `unchanged`."""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 # -- making ----------------------------------------------------------------------------------------

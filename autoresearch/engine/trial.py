@@ -190,8 +190,13 @@ class Trial:
         return _build(cls, data, _TRIAL_READERS)
 
 
+_AS_THEY_ARE = frozenset({str, int, bool, type(None)})  # nearly all that a trial holds
+
+
 def _plain(value: Any) -> Any:
     """Dataclasses, enums and tuples as JSON values; a number that JSON lacks as its name."""
+    if type(value) in _AS_THEY_ARE:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Enum):
