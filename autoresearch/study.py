@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -23,30 +22,27 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.engine.control import Control
-from autoresearch.engine.executor import Executor
 from autoresearch.engine.git import open_repository
 from autoresearch.engine.holder import Claim
 from autoresearch.engine.ledger import Ledger, export_tsv
 from autoresearch.engine.loop import Loop
-from autoresearch.engine.policy import Confirm, Greedy, Policy
-from autoresearch.engine.program import Program
 from autoresearch.engine.proposers import Proposer, find_proposer
-from autoresearch.engine.sandbox import SandboxUnavailable, Tier, choose
+from autoresearch.engine.sandbox import Tier
 from autoresearch.engine.state import State
-from autoresearch.engine.task import Deciding, Event, Task
-from autoresearch.engine.trial import Replicate, Trial, TrialStatus
+from autoresearch.engine.task import Event, Task
+from autoresearch.engine.trial import Trial, TrialStatus
 from autoresearch.engine.workspace import OWN_FOLDER, Workspace
+from autoresearch.loop_parts import make_executor, make_harness, make_loop, sandbox_of, slots_of
 from autoresearch.notify import Notify
 from autoresearch.now import Now
-from autoresearch.pretraining import ARTIFACT, RULES, Pretraining
+from autoresearch.pretraining import ARTIFACT
 from autoresearch.sampling import champion_writes
 from autoresearch.search_space import HINTS, validity
 from autoresearch.settings_file import read_part
-from autoresearch.slots import Slot, find_slots
 from autoresearch.task_table import read_task
 from autoresearch.trackers import Tracking
 from autoresearch.weights import Keeping, settle
-from prepare.errors import EnvironmentProblem, UsageError
+from prepare.errors import UsageError
 from prepare.settings import FILE_NAME, Settings
 
 LEDGER_NAME = "results.jsonl"
@@ -54,8 +50,6 @@ TSV_NAME = "results.tsv"
 PROGRAM_NAME = "program.md"
 CONTROL_NAME = "control.json"
 BRANCH_PREFIX = "autoresearch/"
-# What a run leaves that is worth its disk for a champion only.
-LARGE_FILES = ("weights.safetensors", "row_nats.npy")
 
 
 @dataclass(frozen=True)
@@ -135,15 +129,16 @@ class Study:
             unopened = Workspace(study.root, study.tag, open_repository(study.root))
             unopened.refuse_uncommitted(study.task)
         _ = study.keeping  # what is wrong there is told now
-        sandbox, slots = _sandbox(options.sandbox), slots_of(options, study.settings.devices)
+        sandbox, slots = sandbox_of(options.sandbox), slots_of(options, study.settings.devices)
         Workspace.open(study.root, study.tag, create=True)
         with study._claim(), contextlib.ExitStack() as open_things:
             study._refuse_lost_ledger()
-            harness = study._harness(options, sandbox, slots[0].shared_by)
-            executor = study._executor(options, harness, slots)
+            study.jail = options.backend, sandbox
+            harness = make_harness(study, options, sandbox, slots)
+            executor = make_executor(study, options, harness, slots)
             if executor is not None:
                 open_things.enter_context(executor)
-            study._loop = study._make_loop(options, harness, executor, slots)
+            study._loop = make_loop(study, options, harness, executor, slots, study._event)
             study._set_strange_tsv_aside()
             with study._loop:
                 study._write_header(options)
@@ -263,74 +258,16 @@ class Study:
             check()  # a missing program is told now, not after the baseline
         return proposer
 
-    def _harness(self, options: Options, sandbox: Tier, shared_by: int) -> Pretraining:
-        """What measures, knowing how fast this machine usually is."""
-        import backends
-
-        self.jail = options.backend, sandbox
-        return Pretraining(
-            self.settings,
-            backend=options.backend,
-            attention=options.attention,
-            sandbox=sandbox,
-            warm_from=self._champion_file,
-            hardware=lambda: backends.select(options.backend).hardware,
-            shared_by=shared_by,
-        ).remember(self._earlier_runs())
-
-    def _earlier_runs(self) -> Iterator[Replicate]:
-        return (run for trial in self.state.trials.values() for run in trial.replicates)
-
-    def _executor(
-        self, options: Options, harness: Pretraining, slots: Sequence[Slot]
-    ) -> Executor | None:
-        """Who makes runs; None for this process, one after the other."""
-        from autoresearch.local_pool import LocalPool
-
-        if options.engine == "ray":
-            from autoresearch.cluster.opening import ray_executor
-
-            return ray_executor(self, options, harness.spec(), self._earlier_runs())
-        if len(slots) == 1:
-            return None
-        logs = self.root / OWN_FOLDER / "workers"
-        return LocalPool(harness.spec(), slots, logs, self._earlier_runs())
-
-    def _make_loop(
-        self,
-        options: Options,
-        harness: Pretraining,
-        executor: Executor | None,
-        slots: Sequence[Slot],
-    ) -> Loop:
-        """The loop. Where slots share a device, the baseline is measured with all of them busy."""
-        rounds = math.ceil(self.task.policy.noise_seeds / len(slots))
-        return Loop(
-            self.task,
-            self.workspace,
-            self.ledger,
-            harness.measure,
-            policy_of(self.task.policy),
-            runs=self.runs,
-            rules=RULES,
-            program=lambda: Program.read(self.root / PROGRAM_NAME),
-            first_seed=self.settings.seed,
-            on_event=self._event,
-            large_files=LARGE_FILES,
-            prune=options.prune,
-            frontier=options.frontier,
-            combine=options.combine,
-            control=self.control,
-            executor=executor,
-            confirm=options.confirm,
-            screen=options.screen,
-            baseline_runs=rounds * len(slots) if slots[0].shared_by > 1 else 0,
-        )
-
     # -- what is written beside the ledger -------------------------------------------------------
 
     @property
-    def _champion_file(self) -> Path:
+    def program_file(self) -> Path:
+        """What the human wants."""
+        return self.root / PROGRAM_NAME
+
+    @property
+    def champion_file(self) -> Path:
+        """The champion's train.py, for who wants to read it."""
         return self.root / OWN_FOLDER / f"champion-{self.tag}.py"
 
     @property
@@ -386,7 +323,7 @@ class Study:
         """Derive what others read: upstream's table, and the champion's train.py."""
         write_text(self.root / TSV_NAME, export_tsv(self.state.trials.values()))
         source = self.workspace.read(self.workspace.champion_commit, ARTIFACT)
-        write_text(self._champion_file, source.decode("utf-8", "replace"))
+        write_text(self.champion_file, source.decode("utf-8", "replace"))
 
     def _settle_weights(self, sweep: bool = False) -> None:
         for problem in settle(self, sweep):
@@ -432,33 +369,6 @@ def _refuse_task(folder: Path) -> None:
 
     if task_of(folder) is not None:
         raise UsageError(f"{folder} is a task's and no workspace", f"take `{go_on(folder)}`")
-
-
-def slots_of(options: Options, devices: int) -> list[Slot]:
-    """Where runs, each on so many devices, are made on this machine.
-
-    Raises UsageError for more than there is room for.
-    """
-    if options.workers == 1 or options.engine != "local":
-        return [Slot("")]
-    import backends
-
-    hardware = backends.detected(options.backend)
-    return find_slots(hardware, options.workers, options.share_device, devices=devices)
-
-
-def _sandbox(name: str) -> Tier:
-    try:
-        return choose(name)
-    except SandboxUnavailable as error:
-        raise EnvironmentProblem(str(error), "take `--sandbox auto`: the best there is") from error
-
-
-def policy_of(deciding: Deciding) -> Policy:
-    """The policy that a task names."""
-    if deciding.name == "greedy":
-        return Greedy()
-    return Confirm(confidence=deciding.confidence, min_effect=deciding.min_effect)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from autoresearch.engine.sandbox import Tier
 from autoresearch.engine.task import Event, MeasureRequest
 from autoresearch.engine.trial import Replicate
-from autoresearch.study import _sandbox
+from autoresearch.loop_parts import sandbox_of
 from autoresearch.taskfile.files import Place
 from autoresearch.taskfile.guard import Guard
 from autoresearch.taskfile.measure import CommandMeasure
@@ -94,7 +94,7 @@ def check(
     """
     place = Place.of(file)
     task = load(place.file)
-    tier = _sandbox(sandbox)
+    tier = sandbox_of(sandbox)
     paths = place.programs(task)
     guard = Guard.of(place, task)
     mutator = mutator_of(task, guard, tier).name

@@ -40,6 +40,7 @@ from autoresearch.engine.state import State
 from autoresearch.engine.task import Event, MeasureRequest
 from autoresearch.engine.trial import Replicate, Trial, TrialStatus
 from autoresearch.engine.workspace import Workspace
+from autoresearch.loop_parts import policy_of, sandbox_of
 from autoresearch.notify import Notify
 from autoresearch.now import Now
 from autoresearch.study import (
@@ -47,9 +48,7 @@ from autoresearch.study import (
     LEDGER_NAME,
     TSV_NAME,
     Options,
-    _sandbox,
     _version,
-    policy_of,
     write_text,
 )
 from autoresearch.taskfile.files import PROGRAM_NAME, Place
@@ -101,7 +100,7 @@ class TaskStudy:
         if on_event is not None:
             study.on_event = on_event
         study._options = options or Options()
-        study._tier = _sandbox(study._options.sandbox)
+        study._tier = sandbox_of(study._options.sandbox)
         paths = study.place.programs(study.task)
         study._guard = Guard.of(study.place, study.task)
         make_work_folder(study.place.work)

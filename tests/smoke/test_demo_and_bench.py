@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from autoresearch import cli, demo, demo_search, neighbours, pretraining, study
+from autoresearch import cli, demo, demo_search, loop_parts, neighbours, pretraining, study
 from autoresearch.bench import mfu
 from autoresearch.engine.policy import Greedy
 from autoresearch.engine.sandbox import choose
@@ -50,7 +50,7 @@ def test_demo_trains_tells_a_story_and_ends_with_a_search(
 
     Candidates are kept from the cache, yet this one's own files lie in it.
     """
-    monkeypatch.setattr(study, "policy_of", lambda deciding: Greedy())
+    monkeypatch.setattr(loop_parts, "policy_of", lambda deciding: Greedy())
     monkeypatch.setattr(demo_search, "RUN_SECONDS", 0.5)
     monkeypatch.setattr(demo_search, "EVAL_BYTES", 2_000)
     monkeypatch.setattr(neighbours, "BUSY_SHARE", math.inf)
