@@ -25,20 +25,8 @@ from autoresearch.engine.trial import Trial, TrialStatus
 BARS = "▁▂▃▄▅▆▇█"
 ASCII_BARS = "_.-=+*#@"
 JSON_PROGRESS_EVERY = 10.0  # seconds
-# What a loop says beside the harness's own progress; under --json these are lines of their own.
-LOOP_EVENTS = (
-    "begin",
-    "trial",
-    "run",
-    "ran",
-    "proposing",
-    "decided",
-    "no_proposal",
-    "pause",
-    "held",
-    "warning",
-    "phase",
-)
+# Many a second; under --json one of each run now and then.
+PROGRESS_EVENTS = ("preparing", "progress", "scoring")
 COLUMNS = (">trial", "status", ">score", ">effect", ">sure", ">runs", "idea")
 Event = Callable[[str, Mapping[str, Any]], None]
 
@@ -240,7 +228,7 @@ class _JsonLines:
     def __call__(self, name: str, data: Mapping[str, Any]) -> None:
         if name == "decided":
             self._last.clear()
-        if name not in LOOP_EVENTS:
+        if name in PROGRESS_EVENTS:
             whose = data.get("id"), data.get("run")
             if time.monotonic() - self._last.get(whose, -math.inf) < JSON_PROGRESS_EVERY:
                 return

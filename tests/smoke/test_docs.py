@@ -157,8 +157,8 @@ def check_call(args: list[str], own_presets: set[str]) -> None:
     if args[:2] == ["presets", "show"]:
         preset = values["name"]
     assert preset in (None, "auto", *ORDER, *own_presets), f"there is no preset {preset}"
-    agent = values.get("agent", "search")
-    assert agent in (*BUILT_IN, *AGENTS), f"there is no agent {agent}"
+    for agent in values.get("agents", ()):
+        assert agent in (*BUILT_IN, *AGENTS), f"there is no agent {agent}"
 
 
 @pytest.mark.parametrize("page", PAGES)
