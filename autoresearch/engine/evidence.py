@@ -12,6 +12,7 @@ Three things make the champion's place uncertain, and the estimate allows for ea
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -33,6 +34,8 @@ MOST_MOVED = 1.0
 # and a dropped run this many sd from it says nothing of where.
 BEHIND, FAR = 1.0, 4.0
 ROUNDS = 6
+# More dropped runs than this are rounded to this share of a standard deviation.
+MANY, FINE = 200, 1 / 32
 # A candidate noisier than the pool by this ratio of variances is judged by its own scatter.
 UNSTABLE_RATIO = 9.0
 
@@ -158,15 +161,15 @@ def _informed(
     near = [(s, x) for s, x in dropped if s in levels and abs(x - expected[s]) < FAR * sd]
     if not near or sd == 0:
         return levels
-    lift, moved = (HARM - GAIN) / NOTHING * sd, levels
+    lift, moved, places = (HARM - GAIN) / NOTHING * sd, levels, _places(near, sd)
     for _ in range(ROUNDS):
         sums = {seed: [0.0, 0.0, 0.0] for seed in levels}
-        for seed, x in near:
-            weight = _chance_of_nothing((x - expected[seed]) / sd)
-            cell = sums[seed]
+        for seed, x, times in places:
+            chance = _chance_of_nothing((x - expected[seed]) / sd)
+            weight, cell = times * chance, sums[seed]
             cell[0] += weight
             cell[1] += weight * (x + lift)
-            cell[2] += weight * weight  # what an uncertain membership is worth
+            cell[2] += weight * chance  # what an uncertain membership is worth
         moved = {
             seed: _Level((level.quality + sums[seed][1]) / (1 + sums[seed][0]), 1 + sums[seed][2])
             for seed, level in levels.items()
@@ -178,6 +181,16 @@ def _informed(
     most = MOST_MOVED * math.sqrt(variance)
     back = min(max(place - start, -most), most) - (place - start)
     return {seed: _Level(level.quality + back, level.runs) for seed, level in moved.items()}
+
+
+def _places(runs: Sequence[tuple[int, float]], sd: float) -> list[tuple[int, float, int]]:
+    """Runs as seed, quality and how often. Hundreds are rounded, far below their noise: this is
+    gone over many times at each decision."""
+    if len(runs) <= MANY:
+        return [(seed, x, 1) for seed, x in runs]
+    step = FINE * sd
+    found = Counter((seed, round(x / step)) for seed, x in runs)
+    return [(seed, place * step, times) for (seed, place), times in found.items()]
 
 
 def _on_each_seed(levels: Mapping[int, _Level], own: float, shared: float) -> dict[int, float]:
