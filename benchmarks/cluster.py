@@ -5,7 +5,8 @@
 Two nodes of one slot and a cache of their own each. A study of 24 trials by `search`, seconds of
 training each, and the same again while a worker, a node and the study's own process are killed.
 Studies of drawn scores and times, on the cluster and on local worker processes: do they decide the
-same? Runs that do nothing, sent to both in turn. Needs `pip install 'autoresearch[cluster]'`.
+same? The study once more in one process here and on one slot of the cluster: the same again? One on
+two kinds of device, by name. Runs that do nothing, sent to both in turn. Needs `pip install 'autoresearch[cluster]'`.
 """
 
 from __future__ import annotations
@@ -427,6 +428,39 @@ def killed(folder: Path, cluster: Cluster, trials: int) -> dict[str, Any]:
     return seen
 
 
+def alike(folder: Path, cluster: Cluster, trials: int) -> dict[str, Any]:
+    """The study in one process here, and on one slot of the cluster: the same, to the last bit?"""
+    there = ("--engine", "ray", "--address", cluster.address, "--workers", "1")
+    studies = Study(folder / "here", "--workers", "1"), Study(folder / "there", *there)
+    for study in studies:
+        study.run(trials)
+    one, other = (study.decisions() for study in studies)
+    statuses = [status for _, status, _, _ in one]
+    return {
+        "trials": trials,
+        "statuses": {name: statuses.count(name) for name in sorted(set(statuses))},
+        "same_decisions_and_scores": one == other,
+    }
+
+
+def screened(folder: Path, cluster: Cluster, trials: int) -> dict[str, Any]:
+    """A study on two kinds of device, by name: one sorts out, the other decides."""
+    cluster.add(labels={"autoresearch.kind": "cheap"})
+    kinds = ("--screen", "cheap", "--confirm", "cpu")
+    study = Study(folder / "screened", "--engine", "ray", "--address", cluster.address, *kinds)
+    study.run(trials)
+    decided = study.decided()
+    first = next(r for r in study.records if r["kind"] == "trial" and r["id"] == 0)
+    return {
+        "trials": len(decided),
+        "baseline_runs": len(first["replicates"]),
+        "baseline_runs_on_the_screening_kind": len(first["screening"]),
+        "ended_by_the_screen": sum(not r["replicates"] for r in decided),
+        "judged_on_the_other_kind": sum(bool(r["replicates"]) for r in decided),
+        "verify": study.verify(),
+    }
+
+
 def conditions() -> dict[str, Any]:
     """What it was made on."""
     from importlib import metadata
@@ -442,6 +476,8 @@ PARTS: dict[str, Callable[[Path, Cluster, Any], dict[str, Any]]] = {
     "whole": lambda folder, cluster, given: whole(folder, cluster, given.trials),
     "killed": lambda folder, cluster, given: killed(folder, cluster, given.trials),
     "decisions": lambda folder, cluster, given: decisions(folder, cluster, given.trials),
+    "alike": lambda folder, cluster, given: alike(folder, cluster, given.trials),
+    "screened": lambda folder, cluster, given: screened(folder, cluster, given.trials),
     "sending": lambda folder, cluster, given: sending(folder, cluster, given.runs, given.rounds),
 }
 
