@@ -6,7 +6,8 @@ Two nodes of one slot and a cache of their own each. A study of 24 trials by `se
 training each, and the same again while a worker, a node and the study's own process are killed.
 Studies of drawn scores and times, on the cluster and on local worker processes: do they decide the
 same? The study once more in one process here and on one slot of the cluster: the same again? One on
-two kinds of device, by name. Runs that do nothing, sent to both in turn. Needs `pip install 'autoresearch[cluster]'`.
+two kinds of device, by name. Runs that do nothing, sent to both in turn.
+Needs `pip install 'autoresearch[cluster]'`.
 """
 
 from __future__ import annotations
