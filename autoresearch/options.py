@@ -190,7 +190,7 @@ def worker_options(function: F) -> F:
 
 
 def cluster_options(function: F) -> F:
-    """--engine NAME, --address, --confirm, --screen: on whose devices runs are made.
+    """--engine NAME, --address, --confirm, --screen, --memory: on whose devices runs are made.
 
     Refuses what goes with Ray alone where runs are made on this machine, and the reverse.
     """
@@ -198,15 +198,24 @@ def cluster_options(function: F) -> F:
     @functools.wraps(function)
     def command(**given: Any) -> Any:
         there = given["engine"] == "ray"
-        for name in ("address", "confirm", "screen"):
+        for name in ("address", "confirm", "screen", "memory"):
             if given[name] and not there:
                 raise click.UsageError(f"--{name} goes with --engine ray")
+        if given["memory"] is not None:
+            given["memory"] = int(given["memory"] * 2**30)
         if there and given["share_device"]:
             raise click.UsageError("--share-device is for this machine's; leave out --engine ray")
         return function(**given)
 
     decorated: Any = command
     for option in (
+        click.option(
+            "--memory",
+            type=click.FloatRange(min=0),
+            metavar="GIB",
+            help="Leave out devices with less memory; of a node without accelerators so much is "
+            "reserved.  [default: what the workspace's preset asks for]",
+        ),
         click.option(
             "--screen",
             metavar="KIND",

@@ -21,7 +21,7 @@ if str(HERE) not in sys.path:
 
 from scale_simulator import Setting, simulate  # noqa: E402
 
-TRIALS = {1: 20, 8: 100, 64: 400, 512: 1_200, 2_000: 2_600, 10_000: 11_000}
+TRIALS = {1: 20, 8: 100, 64: 400, 512: 1_200, 2_000: 8_000, 10_000: 30_000}
 
 
 def main() -> None:

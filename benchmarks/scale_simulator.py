@@ -281,7 +281,7 @@ def simulate(folder: Path, setting: Setting) -> dict[str, Any]:
     asked: list[float] = []  # when an edit was asked for
 
     def watch(name: str, data: Mapping[str, Any]) -> None:
-        if name == "proposing":
+        if name == "proposing" and not data["attempt"]:
             asked.append(clock.now)
         if name == "decided":
             decided.append(clock.now)
@@ -314,11 +314,13 @@ def simulate(folder: Path, setting: Setting) -> dict[str, Any]:
         began = usage(clock)
         loop.run(Ideas(setting.lines, setting.seed), Budget(trials=setting.trials))
         ended = usage(clock)
-    # After the last edit was asked for, devices run out of work: that says nothing of the rate.
+    # After the last edit was asked for, devices run out of work: what is left is winners, put on
+    # the champion one after the other. That says nothing of the rate.
     full = asked[-1] - began["virtual"]
     rate = sum(at <= asked[-1] for at in decided) / full * 3600 if full > 0 else None
     found = report(setting, loop, devices, began, ended, reached)
     handled = {"finished_trials_per_second": found["trials"] / max(sum(taking_in), 1e-9)}
+    found["hours_after_the_last_edit"] = (ended["virtual"] - asked[-1]) / 3600
     return {"trials_per_hour": rate, **handled, **found}
 
 

@@ -33,10 +33,13 @@ _SETTINGS = {
 class Connection:
     """A cluster, for as long as this is open. A Ray that was connected before is left so."""
 
-    def __init__(self, address: str = "", bring: bool = True, devices: int = 1) -> None:
+    def __init__(
+        self, address: str = "", bring: bool = True, devices: int = 1, memory: int = 0
+    ) -> None:
         """Connect, and bring this program along where the cluster isn't of this machine alone.
 
         bring: False for who starts nothing there. devices: accelerators that one run takes.
+        memory: bytes that it needs of a node without any.
 
         Raises MissingTool without Ray, EnvironmentProblem where none answers.
         """
@@ -50,7 +53,7 @@ class Connection:
                 "--engine ray needs Ray, which isn't installed",
                 "pip install 'autoresearch[cluster]'",
             ) from error
-        self._ray, self._devices = ray, devices
+        self._ray, self._devices, self._memory = ray, devices, memory
         self._ours = not ray.is_initialized()
         if self._ours:
             self._connect(bring)
@@ -90,7 +93,7 @@ class Connection:
 
     def nodes(self) -> list[Node]:
         """The living nodes that can make runs."""
-        return nodes_of(self._ray.nodes(), self._devices)
+        return nodes_of(self._ray.nodes(), self._devices, self._memory)
 
     def names(self) -> tuple[list[Driver], list[Seat]]:
         """The studies at work on the cluster, this one's too if announced, and their workers."""
@@ -121,6 +124,7 @@ class Connection:
             namespace=NAMESPACE,
             num_cpus=node.cpus,
             num_gpus=node.gpus,
+            memory=node.memory or None,
             max_restarts=0,  # it is started anew where there is room, which may be elsewhere
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
         ).remote(kinds, environment)

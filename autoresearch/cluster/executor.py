@@ -74,6 +74,7 @@ class RayExecutor:
         screen: str = "",
         most: int | None = None,
         devices: int = 1,
+        memory: int = 0,
         tokens: Callable[[], Tokens] | None = None,
         tell: Callable[[str], None] = lambda message: None,
         earlier: Iterable[Replicate] = (),
@@ -86,16 +87,17 @@ class RayExecutor:
         Args:
             spec: how runs are measured, see `autoresearch.worker`. confirm, screen: kinds of
                 device, "" for the first there is and for none. most: workers by kind at most.
-            devices: accelerators that one run takes. tokens: makes or finds what runs read, when
-            everything else has been checked. tell: is told of nodes and workers that fail.
-            earlier: runs of the study so far, the oldest first.
+            devices: accelerators that one run takes. memory: bytes that a device must have, or a
+            node without any. tokens: makes or finds what runs read, when everything else has been
+            checked. tell: is told of nodes and workers that fail. earlier: runs of the study so
+            far, the oldest first.
 
         Raises MissingTool, EnvironmentProblem, and UsageError for a kind that isn't there
         or is asked to do both.
         """
         self.patience = patience or Patience()
         self._spec, self._tell = dict(spec), tell
-        self._cluster = Connection(address, devices=devices)
+        self._cluster = Connection(address, devices=devices, memory=memory)
         try:
             nodes = self._cluster.nodes()
             self.confirm = known_kind(confirm, nodes)
@@ -118,6 +120,7 @@ class RayExecutor:
                 json.dumps({**passed_on(os.environ), **(environment or {})}),
                 text,
                 (spec.get("backend") or "") if spec["kind"] == PRETRAINING else None,
+                memory,
                 tell,
                 self.patience,
             )

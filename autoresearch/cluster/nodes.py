@@ -34,23 +34,27 @@ class Node:
     slots: int
     cpus: float  # what one slot takes of Ray's resources
     gpus: float
+    memory: int = 0  # bytes
 
 
-def nodes_of(found: Iterable[Mapping[str, Any]], devices: int = 1) -> list[Node]:
+def nodes_of(found: Iterable[Mapping[str, Any]], devices: int = 1, memory: int = 0) -> list[Node]:
     """The living nodes that can make runs, from `ray.nodes()`, in a fixed order.
 
-    devices: accelerators that one run takes, all of them of one node.
+    devices: accelerators that one run takes, all of them of one node. memory: bytes that it needs
+    of a node without any; an accelerator's own memory Ray doesn't know, so workers tell of it.
     """
-    nodes = [_node(each, devices) for each in found if each.get("Alive")]
+    nodes = [_node(each, devices, memory) for each in found if each.get("Alive")]
     return sorted((node for node in nodes if node.slots), key=lambda node: (node.host, node.id))
 
 
-def _node(found: Mapping[str, Any], devices: int) -> Node:
+def _node(found: Mapping[str, Any], devices: int, memory: int) -> Node:
     """A slot per accelerator or so many of them, which leaves processors to whoever needs them;
-    without any the node is a slot and takes them all, since two would slow each other down."""
+    without any the node is a slot and takes them all, since two would slow each other down. The
+    memory is reserved there: others' work that Ray places by memory is not put beside it."""
     resources: Mapping[str, float] = found.get("Resources", {})
     gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 0.0)
-    slots = gpus // devices if gpus else int(cpus >= 1)
+    enough = cpus >= 1 and resources.get("memory", 0.0) >= memory
+    slots = gpus // devices if gpus else int(enough)
     return Node(
         id=str(found["NodeID"]),
         host=str(found.get("NodeManagerHostname", "")),
@@ -58,6 +62,7 @@ def _node(found: Mapping[str, Any], devices: int) -> Node:
         slots=slots,
         cpus=min(1.0, cpus) if gpus else cpus,
         gpus=float(devices) if gpus else 0.0,
+        memory=0 if gpus else memory,
     )
 
 
@@ -83,7 +88,8 @@ def known_kind(wanted: str, nodes: Sequence[Node]) -> str:
     """The kind that was asked for; "" is the first there is. Raises UsageError naming them all."""
     kinds = slots(nodes)
     if not kinds:
-        raise UsageError("the cluster has no node that could make a run", "see `ray status`")
+        hint = "see `ray status`; a node without accelerators needs the memory of --memory"
+        raise UsageError("the cluster has no node that could make a run", hint)
     if not wanted:
         return next(iter(kinds))
     if wanted in kinds:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from autoresearch.cluster.executor import RayExecutor
 from autoresearch.cluster.tokens import Tokens
 from autoresearch.engine.trial import Replicate
+from backends.hardware import GIB
+from prepare.errors import UsageError
 
 if TYPE_CHECKING:
     from autoresearch.study import Options, Study
@@ -37,7 +39,18 @@ def ray_executor(
         screen=options.screen,
         most=options.workers,
         devices=study.settings.devices,
+        memory=memory_of(study.settings.preset) if options.memory is None else options.memory,
         tokens=lambda: Tokens.of(study.settings, study.on_event),
         tell=tell,
         earlier=earlier,
     )
+
+
+def memory_of(preset: str) -> int:
+    """Bytes of memory that a preset asks of a device; 0 for one that isn't known here."""
+    from autoresearch.preset import load_preset
+
+    try:
+        return int(load_preset(preset).requires.min_memory_gb * GIB)
+    except UsageError:
+        return 0  # a workspace from elsewhere: its own preset file stayed there

