@@ -55,6 +55,7 @@ class _Request:
     blank: Trial
     scratch: Path
     at: float | None  # when it was asked in a thread
+    empty: int  # how often its proposer had given nothing in a row by then
 
 
 class Driver:
@@ -219,7 +220,8 @@ class Driver:
         looks = not (self._several and source.instant)
         blank, scratch = loop.open(start, name=self._name(), repository=looks)
         asker = Asker(loop, source, self._budget, start, reserved, ahead, self._cancelled)
-        request = _Request(source, asker, blank, scratch, loop.clock() if threaded else None)
+        at = loop.clock() if threaded else None
+        request = _Request(source, asker, blank, scratch, at, source.empty)
         if not threaded:
             self._proposed(request, asker(scratch, None, 0))
             return
@@ -277,16 +279,20 @@ class Driver:
             self._begun(job)
         elif proposal.problem_kind == EXHAUSTED:
             source.stuck = True
-            if not self._busy:
+            if not self._busy and not self._hopes:
                 name = source.proposer.name
                 source.over = f"{name} has nothing left to propose: {proposal.problem}"
         elif not loop.stops and proposal.problem != TOO_LATE:
-            self._empty(source, proposal)
+            self._empty(source, proposal, request.empty)
 
-    def _empty(self, source: Source, proposal: Proposal) -> None:
-        """A proposer gave nothing: it rests, the longer the more often. Raises StudyStopped."""
+    def _empty(self, source: Source, proposal: Proposal, before: int) -> None:
+        """A proposer gave nothing: it rests, the longer the more often. Raises StudyStopped.
+
+        before: how often in a row when it was asked. Requests that were under way together fail
+        together, where a network is away for a moment: they count as one.
+        """
         loop = self._loop
-        source.empty += 1
+        source.empty = max(source.empty, min(before, source.empty) + 1)
         times = "" if source.empty == 1 else f" {source.empty} times in a row"
         problem = f"{source.proposer.name} gave no edit{times}: {proposal.problem}"
         if source.empty >= MOST_TIMES and loop.ends_at is None:
@@ -363,8 +369,16 @@ class Driver:
         if why or any(run.score is not None for run in trial.replicates):
             self._crashes = why  # a score shows that it works
 
+    @property
+    def _hopes(self) -> bool:
+        """May any proposer have an edit, now or when it has rested?"""
+        return any(not source.over and not source.stuck for source in self._sources)
+
     def _idle(self) -> None:
         """Nothing is under way, and nothing may begin: a second passes."""
+        if not self._hopes:  # nothing will be decided that gives ideas to those that have none
+            for source in self._sources:
+                source.stuck = False
         self._loop.sleep(1.0)
         for source in self._sources:
             source.rest = max(0.0, source.rest - 1.0)

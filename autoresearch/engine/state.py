@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from autoresearch.engine.executor import LOST
 from autoresearch.engine.ledger import ENVELOPE
 from autoresearch.engine.noise import Noise
 from autoresearch.engine.trial import Cost, Failure, Replicate, Trial, TrialStatus
@@ -244,11 +245,15 @@ class State:
         pool.put_pair(trial.id, [theirs[seed] for seed in shared], [mine[seed] for seed in shared])
 
     def crashes_in_a_row(self) -> tuple[str, int]:
-        """The kind of the latest crash, and how many of it ended the study's last trials."""
+        """The kind of the latest crash, and how many of it ended the study's last trials.
+
+        That no worker survived a run is one, too.
+        """
         kind, count = "", 0
         for trial in reversed(self.trials.values()):
-            failure = next((r.failure for r in trial.replicates if r.failure), None)
-            if trial.status is not TrialStatus.CRASH or failure is None:
+            runs = (*trial.screening, *trial.replicates)
+            failure = next((run.failure for run in runs if run.failure), None)
+            if failure is None or not (trial.status is TrialStatus.CRASH or failure.kind == LOST):
                 break
             its = _crash_kind(failure)
             if kind and its != kind:

@@ -1,0 +1,148 @@
+"""What goes wrong while many trials are under way: devices, proposers, kills, impatient users."""
+
+import subprocess
+import threading
+from dataclasses import replace
+
+import pytest
+
+from autoresearch.engine.errors import StudyStopped
+from autoresearch.engine.executor import LOST
+from autoresearch.engine.proposers.base import FAILED, NO_COST, Proposal
+from autoresearch.engine.task import Budget
+from autoresearch.engine.trial import Failure
+from tests.unit.studies import measure
+from tests.unit.virtual import PROGRAM, Ideas, Virtual
+
+GOOD, BAD = -0.1, 0.2
+
+
+def measured(request, kind=""):
+    return measure(request)
+
+
+def lost(request):
+    failure = Failure("worker", LOST, "3 workers died one after the other")
+    return replace(measure(request), score=None, failure=failure)
+
+
+@pytest.fixture
+def start(make_loop, repository):
+    """A loop on devices of virtual time."""
+    (repository / "value.py").write_text(PROGRAM)
+    git = ["git", "-c", "user.name=u", "-c", "user.email=u@example.org"]
+    subprocess.run([*git, "commit", "-qam", "knobs"], cwd=repository, check=True)
+
+    def make(executor=None, **more):
+        executor = executor or Virtual(measured)
+        return make_loop(None, executor=executor, **{"clock": executor.clock, **more})
+
+    return make
+
+
+# Proposers --------------------------------------------------------------------------------------
+
+
+class Threaded(Ideas):
+    """Asked in threads; `says` gives what comes of the n-th request, None for an idea."""
+
+    instant, reentrant = False, True
+
+    def __init__(self, says, *ideas):
+        super().__init__(*ideas)
+        self.says, self.asked, self.lock = says, 0, threading.Lock()
+
+    def propose(self, request):
+        with self.lock:
+            self.asked += 1
+            number = self.asked
+        said = self.says(number, request)
+        return super().propose(request) if said is None else said
+
+
+def no_edit(kind, problem="no network"):
+    return Proposal("", cost=NO_COST, problem=problem, problem_kind=kind)
+
+
+def impatient(loop, times=20_000):
+    """Ends a test that would idle for ever."""
+    waited = [0]
+
+    def sleep(seconds):
+        waited[0] += 1
+        assert waited[0] < times, "it waits for nothing"
+        loop.executor.now += seconds
+
+    loop.sleep = sleep
+    return loop
+
+
+def test_one_that_has_no_ideas_while_others_fail_does_not_keep_the_study_for_ever(start):
+    failing = Threaded(lambda number, request: no_edit(FAILED))
+    failing.name = "failing"
+    with impatient(start(Virtual(measured, 2))) as loop:
+        reason = loop.run([failing, Ideas()], Budget())
+    assert reason == "failing gave no edit 12 times in a row: no network"
+
+
+def test_requests_that_fail_together_count_as_one_failure(start):
+    together = threading.Barrier(13)
+
+    def says(number, request):
+        if number > 13:
+            return None
+        together.wait(30)
+        return no_edit(FAILED)
+
+    proposer = Threaded(says, *[(n % 24, BAD + n / 1000) for n in range(64)])
+    with impatient(start(Virtual(measured, 12))) as loop:
+        assert loop.run(proposer, Budget(trials=13)) == "13 trials done"
+    assert loop.executor.now < 2000, "a network that was away for a moment costs a moment"
+
+
+# Devices ----------------------------------------------------------------------------------------
+
+
+def test_a_run_of_the_baseline_that_is_lost_is_made_again(start):
+    gone = [2, 0]  # seeds: each is lost once
+
+    def sometimes(request, kind=""):
+        if request.run_dir.name.startswith("baseline") and request.seed in gone:
+            gone.remove(request.seed)
+            return lost(request)
+        return measure(request)
+
+    warnings = []
+    loop = start(Virtual(sometimes, 2), on_event=lambda n, d: n == "warning" and warnings.append(d))
+    with loop:
+        loop.run(Ideas(), Budget())
+    assert not gone
+    (baseline,) = loop.ledger.trials()
+    assert [run.seed for run in baseline.replicates] == [0, 1, 2]
+    assert all(run.score is not None for run in baseline.replicates)
+    assert loop.executor.submitted == 5, "those that came through aren't made again"
+
+
+def test_a_baseline_that_is_lost_again_and_again_stops_the_study(start):
+    loop = start(Virtual(lambda request, kind: lost(request), 2))
+    with loop, pytest.raises(StudyStopped, match="the baseline's run was lost"):
+        loop.run(Ideas((0, BAD)), Budget())
+    assert 6 <= loop.executor.submitted <= 9
+    assert not loop.ledger.trials()
+
+
+def test_where_every_run_is_lost_ideas_are_not_spent_on_it(start):
+    """Workers that die whatever they run: proposals cost money, and none of them is measured."""
+
+    def broken(request, kind=""):
+        fails = loop.executor.now < 4000 and not request.run_dir.name.startswith("baseline")
+        return lost(request) if fails else measure(request)
+
+    proposer = Ideas(*[(n % 24, BAD + n / 1000) for n in range(12)])
+    with impatient(start(Virtual(broken, 2))) as loop:
+        loop.run(proposer, Budget())
+    statuses = [str(trial.status) for trial in loop.ledger.trials()[1:]]
+    assert statuses == ["noisy"] * 5 + ["discard"] * 7, "three, and two that were under way"
+    pauses = loop.ledger.records("pause")
+    assert pauses and "in a row (lost)" in pauses[0]["reason"]
+    assert "3 workers died" in pauses[1]["reason"], "nor does the champion's run come through"
