@@ -206,9 +206,17 @@ def _ignore(name: str, data: Mapping[str, Any]) -> None:
     """Takes an event and does nothing."""
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class MeasureRequest:
-    """One run to make. `folder` holds the program, `run_dir` takes everything the run writes."""
+    """One run to make. `folder` holds the program, `run_dir` takes everything the run writes.
+
+    cancelled: whether the run is of no use any more. Only a measure that runs beside others is
+    asked to look at it, and to end soon.
+    """
 
     folder: Path
     seed: int
@@ -216,6 +224,7 @@ class MeasureRequest:
     on_event: Event = field(default=_ignore, compare=False)
     # Of the champion's runs, in spent budget and loss; given when a hopeless run may be stopped.
     champion_curves: tuple[Curve, ...] = ()
+    cancelled: Callable[[], bool] = field(default=_never, compare=False)
 
 
 class Measure(Protocol):
