@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from autoresearch.engine.change import Change, diff_hash, edited
-from autoresearch.engine.errors import Rejected
+from autoresearch.engine.errors import GitFailed, Rejected
 from autoresearch.engine.measuring import KILLED, MENDED, REBASED, add_costs
 from autoresearch.engine.proposers.base import CONFLICT, Proposal
 from autoresearch.engine.proposers.text import last_lines
@@ -51,8 +51,12 @@ class Course:
     def again(self, trial: Trial) -> Steps[Decided]:
         """The course of a trial that a kill interrupted: its edit is in its commit."""
         workspace, commit = self.loop.workspace, str(trial.commit)
-        files = workspace.artifacts(commit, self.loop.task)
-        change = workspace.edit(files, workspace.parent(commit), self.loop.task)
+        try:
+            files = workspace.artifacts(commit, self.loop.task)
+            change = workspace.edit(files, workspace.parent(commit), self.loop.task)
+        except GitFailed as error:  # a record can outlast a power cut that its commit didn't
+            reason = f"its edit is lost, as a power cut can lose it: {error.message}"
+            return replace(trial, status=TrialStatus.NOISY, reason=reason, commit=None), None
         with self._scratch_dropped():
             return (yield from self._attempts(trial, change))
 
@@ -96,6 +100,7 @@ class Course:
             trial, change = loop.judge.take(trial, self.scratch)
             if change is None:
                 return trial, None, None
+        trial = loop.under_way(trial, change)  # also while it is made anew for another champion
         while True:
             if trial.parent != loop.state.champion:
                 moved, reason, failure = self._moved(trial, change)
@@ -103,8 +108,8 @@ class Course:
                     lost = replace(trial, status=TrialStatus.DISCARD, reason=reason)
                     return replace(lost, diff_hash=diff_hash(change)), change, failure
                 trial, change = replace(trial, parent=loop.state.champion), moved
+                trial = loop.under_way(trial, change)
                 self._drop_scratch()  # it holds the edit of another champion
-            trial = loop.under_way(trial, change)
             decided = yield from loop.judge.judge(trial, change)
             if decided.status is not TrialStatus.KEEP or decided.parent == loop.state.champion:
                 return decided, change, _crash(decided)

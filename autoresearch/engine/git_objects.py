@@ -43,7 +43,7 @@ class Objects:
         whole = b"%s %d\0" % (kind.encode(), len(data)) + data
         oid = self._hash(whole)
         place = self.folder / oid[:2] / oid[2:]
-        if not os.path.lexists(place):
+        if not _whole(place):
             self._put(place, zlib.compress(whole, 1))
         return oid
 
@@ -104,6 +104,14 @@ class Objects:
                 os.unlink(aside)
             raise
         self.note(place)
+
+
+def _whole(place: Path) -> bool:
+    """Is there a file with something in it? A power cut can leave one that is empty."""
+    try:
+        return os.lstat(place).st_size > 0
+    except OSError:
+        return False
 
 
 def sync_files(paths: Iterable[Path]) -> None:

@@ -8,11 +8,11 @@ import pytest
 
 from autoresearch.engine.errors import StudyStopped
 from autoresearch.engine.executor import LOST
-from autoresearch.engine.proposers.base import FAILED, NO_COST, Proposal
+from autoresearch.engine.proposers.base import CONFLICT, FAILED, NO_COST, Proposal
 from autoresearch.engine.task import Budget
-from autoresearch.engine.trial import Failure
+from autoresearch.engine.trial import Cost, Failure, TrialStatus
 from tests.unit.studies import measure
-from tests.unit.virtual import PROGRAM, Ideas, Virtual
+from tests.unit.virtual import PROGRAM, Ideas, Virtual, move
 
 GOOD, BAD = -0.1, 0.2
 
@@ -146,3 +146,92 @@ def test_where_every_run_is_lost_ideas_are_not_spent_on_it(start):
     pauses = loop.ledger.records("pause")
     assert pauses and "in a row (lost)" in pauses[0]["reason"]
     assert "3 workers died" in pauses[1]["reason"], "nor does the champion's run come through"
+
+
+# Kills and power cuts ---------------------------------------------------------------------------
+
+
+class Cut(BaseException):
+    """The power is gone."""
+
+
+def remove(path):
+    path.unlink()
+
+
+def empty(path):
+    path.chmod(0o644)
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("what", ["commit", "program"])
+@pytest.mark.parametrize("left", [remove, empty])
+def test_an_edit_that_a_power_cut_took_is_said_to_be_lost_and_nothing_else_is(
+    start, repository, what, left
+):
+    """Records and what they name reach the disk in any order; a file may be there and be empty."""
+
+    def measure_until_cut(request, kind=""):
+        if request.run_dir.name.startswith("candidate"):
+            raise Cut
+        return measure(request)
+
+    with start(Virtual(measure_until_cut, 2)) as loop, pytest.raises(Cut):
+        loop.run(Ideas((0, GOOD), (1, BAD), (2, BAD)), Budget())
+    begun = {trial.id: trial for trial in loop.state.begun.values()}
+    assert set(begun) == {1, 2, 3}
+    gone = str(begun[2].commit)
+    if what == "commit":
+        left(repository / ".git" / "refs" / "autoresearch" / "test" / "2")
+    else:
+        gone = subprocess.check_output(
+            ["git", "rev-parse", f"{gone}:value.py"], cwd=repository, text=True
+        ).strip()
+    left(repository / ".git" / "objects" / gone[:2] / gone[2:])
+    warnings = []
+    loop = start(on_event=lambda n, d: n == "warning" and warnings.append(d["message"]))
+    with loop:
+        # The same idea again: of what is broken nothing is taken for it.
+        loop.run(Ideas(*[(9, BAD)] * 3, (1, BAD)), Budget())
+        assert not loop.state.begun
+        assert not list(loop.ledger.verify())
+        git = ["git", "fsck", "--no-dangling", "--no-reflogs"]
+        wrong = subprocess.run(git, cwd=repository, capture_output=True, text=True).stdout
+    by_id = {trial.id: trial for trial in loop.ledger.trials()}
+    assert sorted(by_id) == [0, 1, 2, 3, 4]
+    assert by_id[1].status is TrialStatus.KEEP
+    assert by_id[2].status is TrialStatus.NOISY and by_id[2].commit is None
+    assert "its edit is lost" in by_id[2].reason
+    assert by_id[2].description == by_id[4].description == "P1 by +0.2"
+    if what == "program":
+        assert not wrong, "the program is whole again"
+    assert by_id[3].status is by_id[4].status is TrialStatus.DISCARD
+
+
+def test_what_a_proposer_is_to_make_anew_is_known_while_it_is_asked(start):
+    """Its edit cost money, and others are told of it."""
+    seen = []
+
+    def says(number, request):
+        if request.attempt:
+            seen.append((dict(loop.state.begun), dict(loop.in_flight), loop.state.dollars))
+            return no_edit(FAILED)
+        if number > 1:
+            first.wait(30)
+        answer = Proposal(move(request, 0, GOOD - number / 10), cost=Cost(1.0, 1, 1, "native"))
+        return answer
+
+    first = threading.Event()
+
+    def on_event(name, data):
+        if name == "decided" and data["trial"]["id"] == 1:
+            first.set()
+
+    loop = start(Virtual(measured, 2), on_event=on_event)
+    with loop:
+        loop.run(Threaded(says), Budget(trials=2))
+    ((begun, in_flight, dollars),) = seen
+    assert [trial.description for trial in begun.values()] == ["P0 by -0.3"]
+    assert list(in_flight) == [2] and dollars == 2.0
+    assert loop.state.trials[2].reason.startswith(CONFLICT)
+    assert loop.state.dollars == 2.0
