@@ -6,6 +6,7 @@ loop.trial(Asker(loop, Source(proposer), budget))
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import queue
 import threading
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 PROPOSAL_SECONDS = 900.0  # a proposer's deadline
 LEAST_SECONDS = 60.0  # also when the hours are nearly over
+MOST_TOLD = 1000  # trials under way that a proposer is told of, the newest
 JOIN_SECONDS = 10.0  # that proposers get to end when they are told to
 
 
@@ -127,7 +129,8 @@ class Asker:
         program = loop.program()
         about = {} if self.number is None else {"id": self.number}
         loop.say("proposing", {"proposer": self.source.proposer.name, "attempt": attempt, **about})
-        others = [trial for trial in loop.in_flight.values() if trial.id != self.number]
+        newest = itertools.islice(reversed(loop.in_flight.values()), MOST_TOLD)
+        others = [trial for trial in newest if trial.id != self.number][::-1]
         return ProposalRequest(
             folder=scratch,
             artifacts=loop.task.artifacts.include,

@@ -47,8 +47,8 @@ class Judge:
 
     rules: kinds of failure that mean a broken rule (`rejected`) rather than a broken program
     (`crash`). prune: stop a candidate's first run when it can't catch up with the champion.
-    in_flight: trials under way, by id: their programs are not measured twice. screen: where a
-    candidate is sorted out first, on the way to `confirm`.
+    in_flight: trials under way, by id, and `programs` who has which, by its hash: none is measured
+    twice. screen: where a candidate is sorted out first, on the way to `confirm`.
     """
 
     task: Task
@@ -59,6 +59,7 @@ class Judge:
     rules: frozenset[str] = frozenset()
     prune: bool = False
     in_flight: Mapping[int, Trial] = field(default_factory=dict)
+    programs: Mapping[str, int] = field(default_factory=dict)
     screen: Stage | None = None
     confirm: Stage = CONFIRM
 
@@ -196,13 +197,12 @@ class Judge:
                 "duplicate",
                 f"the same program as trial {known} ({earlier.status}: {earlier.description})",
             )
-        for other in self.in_flight.values():
-            if other.diff_hash == name and other.id != trial.id:
-                raise Rejected(
-                    "duplicate",
-                    f"the same program as trial {other.id}, which is under way "
-                    f"({other.description})",
-                )
+        other = self.in_flight.get(self.programs.get(name, -1))
+        if other is not None and other.diff_hash == name and other.id != trial.id:
+            raise Rejected(
+                "duplicate",
+                f"the same program as trial {other.id}, which is under way ({other.description})",
+            )
 
     # Measuring -------------------------------------------------------------------------------
 

@@ -102,6 +102,7 @@ class Loop:
     stop_asked: bool = False
     ends_at: float | None = None  # by `clock`, while `run` has hours to keep to
     in_flight: dict[int, Trial] = field(default_factory=dict)  # trials under way, by id
+    programs: dict[str, int] = field(default_factory=dict)  # by hash, the last that had each
     concurrent: bool = False  # several can be under way: each is recorded when it begins
     _last_id: int = -1  # of the trials that were begun here
 
@@ -125,6 +126,7 @@ class Loop:
             self.rules,
             self.prune,
             self.in_flight,
+            self.programs,
             screening(self.screen) if self.screen else None,
             Stage(self.confirm),
         )
@@ -334,6 +336,7 @@ class Loop:
             self.ledger.append(record_begun(trial), synced=False)
             self.state.begin(trial)
         self.in_flight[trial.id] = trial
+        self.programs[trial.diff_hash] = trial.id
         return trial
 
     def settle(self, job: Job[Decided]) -> Trial:

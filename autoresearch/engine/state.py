@@ -16,6 +16,7 @@ from autoresearch.engine.noise import Noise
 from autoresearch.engine.trial import Cost, Failure, Replicate, Trial, TrialStatus
 
 BASELINE = 0
+MOST_DROPPED = 1000  # dropped runs that tell of their champion
 BEGUN = "begun"  # the kind of record of a trial that is under way
 _BEGUN_FIELDS = (
     "id",
@@ -195,12 +196,13 @@ class State:
         return 0 if trial.parent is None else len(scores(own, score_id))
 
     def dropped(self, champion: int, score_id: str) -> list[tuple[int, float]]:
-        """Seed and score of the first run of every candidate discarded against this champion."""
+        """Seed and score of the first run of candidates discarded against this champion, of the
+        first MOST_DROPPED: by then the champion is as well known as it gets."""
         rivals = self._rivals.get(champion, [])
         looked, found = self._dropped.get((champion, score_id), (0, []))
         for trial in rivals[looked:]:  # asked at each decision: those before are known
             own = scores((*trial.replicates, *trial.screening), score_id)
-            if own and trial.status is TrialStatus.DISCARD:
+            if own and trial.status is TrialStatus.DISCARD and len(found) < MOST_DROPPED:
                 found.append(next(iter(own.items())))
         self._dropped[champion, score_id] = len(rivals), found
         return found
