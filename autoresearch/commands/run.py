@@ -195,7 +195,7 @@ def stopping(loop: Loop, out: Output) -> Iterator[None]:
         if loop.stop_asked or number != signal.SIGINT:
             raise KeyboardInterrupt
         loop.stop_asked = True
-        out.warn("stopping after what is under way; Ctrl-C again stops now")
+        out.warn(f"stopping after what is under way{several(loop)}; Ctrl-C again stops now")
 
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, on_interrupt) for number in signals}
@@ -204,6 +204,19 @@ def stopping(loop: Loop, out: Output) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def several(loop: Loop) -> str:
+    """How many trials are under way, in words, and what becomes of them; "" for one."""
+    count, waiting = len(loop.in_flight), loop.flight.waiting
+    if count < 2:
+        return ""
+    words = f": {count} trials"
+    if waiting:
+        verb = "waits" if waiting == 1 else "wait"
+        words += f", of which {waiting} beat a former champion and {verb} to be measured on the new"
+        words += " one"
+    return f"{words}. What is cut short is judged when the study goes on"
 
 
 def show_end(out: Output, study: Study, reason: str, folder: Path) -> None:

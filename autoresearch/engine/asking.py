@@ -10,6 +10,7 @@ import itertools
 import math
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -221,5 +222,6 @@ class Threads:
 
     def join(self) -> None:
         """Wait for those that were told to end, not for ever."""
+        until = time.monotonic() + JOIN_SECONDS
         for thread in list(self._threads.values()):
-            thread.join(JOIN_SECONDS)
+            thread.join(max(0.0, until - time.monotonic()))

@@ -115,6 +115,7 @@ class Course:
                 return decided, change, _crash(decided)
             # Many may win against one champion. Each keep sends all others to the next one: what it
             # takes to be sure there is spent on a few at a time, the most promising first.
+            loop.say("phase", {"id": trial.id, "phase": "to be measured on the new champion"})
             yield from in_turn(abs(decided.delta or 0.0))
             loop.folders.set_aside(trial.id, REBASED)
             won = (*decided.won_against, int(decided.parent or 0))

@@ -2,10 +2,13 @@
 
 import subprocess
 import threading
+import time
 from dataclasses import replace
 
 import pytest
 
+from autoresearch.commands.run import several
+from autoresearch.engine import asking
 from autoresearch.engine.errors import StudyStopped
 from autoresearch.engine.executor import LOST
 from autoresearch.engine.proposers.base import CONFLICT, FAILED, NO_COST, Proposal
@@ -98,6 +101,25 @@ def test_requests_that_fail_together_count_as_one_failure(start):
     with impatient(start(Virtual(measured, 12))) as loop:
         assert loop.run(proposer, Budget(trials=13)) == "13 trials done"
     assert loop.executor.now < 2000, "a network that was away for a moment costs a moment"
+
+
+def test_proposers_that_do_not_end_hold_up_the_end_once_and_not_each(start, monkeypatch):
+    monkeypatch.setattr(asking, "JOIN_SECONDS", 0.5)
+    until, raised = threading.Event(), []
+
+    def says(number, request):
+        if number == 6:
+            raised.append(time.monotonic())
+            raise KeyboardInterrupt
+        until.wait(30)
+        return no_edit(FAILED)
+
+    with start(Virtual(measured, 6)) as loop:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(Threaded(says), Budget())
+        took = time.monotonic() - raised[0]
+    until.set()
+    assert 0.5 <= took < 2.0, "five that don't end would take 2.5 s"
 
 
 # Devices ----------------------------------------------------------------------------------------
@@ -235,3 +257,32 @@ def test_what_a_proposer_is_to_make_anew_is_known_while_it_is_asked(start):
     assert list(in_flight) == [2] and dollars == 2.0
     assert loop.state.trials[2].reason.startswith(CONFLICT)
     assert loop.state.dollars == 2.0
+
+
+# Impatient users --------------------------------------------------------------------------------
+
+
+def test_who_stops_it_is_told_what_is_still_to_be_done_and_loses_nothing_by_not_waiting(start):
+    said, stops = [], [True]
+
+    def on_event(name, data):
+        if name == "phase" and loop.flight.waiting and stops:
+            stops.pop()
+            said.append(several(loop))
+            raise KeyboardInterrupt  # in the middle of taking a run in
+
+    wins = Ideas((0, -0.1), (5, -0.2), (10, -0.3), (15, -0.4))
+    loop = start(Virtual(measured, 6), on_event=on_event)
+    with loop, pytest.raises(KeyboardInterrupt):
+        loop.run(wins, Budget())
+    assert several(loop) == "", "nothing is under way any more"
+    assert said == [
+        ": 3 trials, of which 1 beat a former champion and waits to be measured on the new one. "
+        "What is cut short is judged when the study goes on"
+    ]
+    decided = len(loop.ledger.trials())
+    with start(Virtual(measured, 6)) as loop:
+        loop.run(Ideas(), Budget())
+    trials = loop.ledger.trials()
+    assert decided < len(trials) == 5
+    assert all(trial.status is TrialStatus.KEEP for trial in trials)
