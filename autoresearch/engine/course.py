@@ -95,6 +95,8 @@ class Course:
     ) -> Steps[tuple[Trial, Change | None, Failure | None]]:
         """One attempt: the trial as decided, its change, and what could be mended of it."""
         loop = self.loop
+        if trial.status is TrialStatus.REJECTED:
+            return trial, None, None
         if change is None:
             assert self.scratch is not None
             trial, change = loop.judge.take(trial, self.scratch)
@@ -172,9 +174,11 @@ class Course:
 
 
 def described(trial: Trial, proposal: Proposal, attempt: int) -> Trial:
-    """The trial with what its proposer said."""
+    """The trial with what its proposer said; rejected for a rule that was broken meanwhile."""
     return replace(
         trial,
+        status=TrialStatus.REJECTED if proposal.broke_rule else trial.status,
+        reason=proposal.broke_rule,
         description=proposal.description,
         proposer=str(proposal.details.get("proposer", "")),
         cost=proposal.cost,

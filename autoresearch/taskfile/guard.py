@@ -2,7 +2,7 @@
 
 guard = Guard.of(place, task)
 guard.lay_out("scorer", folder)     # this is what runs; what lies on disk is not
-guard.tampered()                    # what changed on disk since it was last asked, or ""
+with guard.changes.watched():       # which of them change on disk meanwhile
 guard.leads_out(output)             # what a runner left for the scorer to follow, or ""
 """
 
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoresearch.engine.errors import TaskError
+from autoresearch.taskfile.changes import Changes
 from autoresearch.taskfile.files import Place, digest, fingerprint, read_files, write_files
 from autoresearch.taskfile.model import TaskFile
 from autoresearch.taskfile.watch import Watch
@@ -25,14 +26,21 @@ MOST_LINKS = 40  # on one way, as Linux has it
 
 @dataclass
 class Guard:
-    """The scorer's files by role ("scorer", "holdout"), as they were when the study was opened."""
+    """The scorer's files by role ("scorer", "holdout"), as they were when the study was opened.
+
+    Scoring goes on with these, whatever `changes` there are on disk.
+    """
 
     place: Place
     files: dict[str, dict[str, bytes]]
     modes: dict[str, int]
     inputs: Watch
     digests: dict[str, str] = field(default_factory=dict)  # of each role's files, by content
+    changes: Changes = field(init=False)  # on disk, of these and the task file
     _prints: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.changes = Changes(self._look)
 
     @classmethod
     def of(cls, place: Place, task: TaskFile) -> Guard:
@@ -67,20 +75,6 @@ class Guard:
         """Is what was laid out still as it was?"""
         return fingerprint(folder, prints) == prints
 
-    def tampered(self) -> str:
-        """What changed on disk since this was last asked, in words; "" if nothing.
-
-        Scoring goes on with what is in memory.
-        """
-        changed = self.changes()
-        self._prints = self._now()
-        return changed
-
-    def changes(self) -> str:
-        """What `tampered` would say if it was asked."""
-        now = self._now()
-        return ", ".join(sorted(path for path in now if now[path] != self._prints[path]))
-
     def leads_out(self, output: Path) -> str:
         """What in a runner's folder would lead whoever reads it elsewhere, in words; "" if nothing.
 
@@ -100,6 +94,10 @@ class Guard:
                 elif stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
                     return f"{shown} is neither a file nor a folder"
         return ""
+
+    def _look(self) -> list[str]:
+        before, self._prints = self._prints, self._now()
+        return [path for path, content in self._prints.items() if content != before[path]]
 
     def _now(self) -> dict[str, str]:
         paths = {path for held in self.files.values() for path in held} | {self.place.file.name}

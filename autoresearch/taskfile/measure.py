@@ -6,6 +6,8 @@
 The runner works in a fresh copy of the candidate. The scorer works in a folder that holds its own
 files alone, laid out afresh each time: no file of a candidate can be imported by it, and nothing
 that a candidate writes there lasts. It reads the candidate and what the runner left.
+
+Several measurements may be under way in threads of this process: what they share is locked.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ import contextlib
 import hashlib
 import shutil
 import statistics
+import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from autoresearch.engine.errors import Rejected
@@ -65,18 +68,22 @@ class CommandMeasure:
     # Of so many runs in a row the repeats agreed exactly; once they didn't, they never count again.
     agreed: int = 0
     noisy: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def __call__(self, request: MeasureRequest) -> Replicate:
-        """Run and score `request.folder` once; never raises for what it or the scorer does."""
+        """Run and score `request.folder` once; never raises for what it or the scorer does.
+
+        A cancelled request ends soon, with whatever.
+        """
         began, seconds = time.monotonic(), dict[str, float]()
         request.run_dir.mkdir(parents=True)
         failure: Failure | None = None
-        scored = Scored(0.0)
+        scored, score_id = Scored(0.0), ""
         watch = Neighbours(every=LOOK_SECONDS)
         try:
             # What doesn't measure time isn't disturbed, and isn't watched.
             with watch if self._scorer.timed else contextlib.nullcontext():
-                scored = self._measure(request, seconds)
+                scored, score_id = self._measure(request, seconds)
         except _Failed as failed:
             failure = failed.failure
         times = {f"{phase}_seconds": value for phase, value in seconds.items()}
@@ -95,16 +102,21 @@ class CommandMeasure:
             metrics=metrics,
             seconds=seconds,
             disturbed=watch.disturbance,
-            score_id=self._score_id,
+            score_id=score_id,
             details={**details, "agreed": self.agreed},
         )
 
     def remember(self, runs: Iterable[Replicate]) -> CommandMeasure:
-        """Take from earlier runs, in their order, whether repeats of this score agreed; itself."""
-        for run in runs:
-            if run.score_id == self._score_id and "agreed" in run.details:
-                self.agreed = int(run.details["agreed"])
-                self.noisy = not self.agreed
+        """Take from earlier runs, in any order, whether repeats of this score agreed; itself."""
+        score_id = self._score_id
+        told = [
+            int(run.details["agreed"])
+            for run in runs
+            if run.score_id == score_id and "agreed" in run.details
+        ]
+        if told:
+            self.noisy = 0 in told
+            self.agreed = 0 if self.noisy else max(told)
         return self
 
     @property
@@ -130,30 +142,37 @@ class CommandMeasure:
             return self.task.holdout
         return self.task.scorer
 
-    def _measure(self, request: MeasureRequest, seconds: dict[str, float]) -> Scored:
-        """Raises _Failed."""
-        self._refuse_tampering("while the candidate was made")
-        changed = self.guard.inputs.changed()
-        if changed:
-            text = f"inputs changed since the last run: {changed}; the champion is measured anew"
-            request.on_event("warning", {"message": text})
-        before = _prints(request.folder)
-        found: Scored | _Failed
-        try:
-            found = self._run_and_score(request, seconds)
-        except _Failed as failed:
-            found = failed
-        # Tampering is told whatever else went wrong: it may be why.
-        self._refuse_tampering("while the candidate ran")
-        if _prints(request.folder) != before:
-            raise _Failed(Failure("runner", TAMPERED, "the candidate's own files changed"))
-        changed = self.guard.inputs.changed()
+    def _measure(self, request: MeasureRequest, seconds: dict[str, float]) -> tuple[Scored, str]:
+        """What it scores, and the score's id. Raises _Failed."""
+        files, inputs = self.guard.changes, self.guard.inputs.changes
+        with files.watched() as files_changed, inputs.watched() as inputs_changed:
+            _refuse_tampering(files.untold(), "while the candidate was made")
+            changed = inputs.untold()
+            if changed:
+                text = f"inputs changed since the last run: {changed}"
+                text += "; the champion is measured anew"
+                request.on_event("warning", {"message": text})
+            before = _prints(request.folder)
+            found: Scored | _Failed
+            try:
+                found = self._run_and_score(request, seconds)
+            except _Failed as failed:
+                if request.cancelled():
+                    raise  # nobody hears of it, so nothing is told to it
+                found = failed
+            # Tampering is told whatever else went wrong: it may be why.
+            _refuse_tampering(files_changed(), "while the candidate ran")
+            if _prints(request.folder) != before:
+                raise _Failed(Failure("runner", TAMPERED, "the candidate's own files changed"))
+            with inputs.lock:  # other runs look, too, and what they find changes the score's id
+                changed = inputs_changed()
+                score_id = "" if changed or isinstance(found, _Failed) else self._score_id
         if changed:
             raise _Failed(Failure("runner", TAMPERED, f"inputs changed while it ran: {changed}"))
         leave_new_files(request.run_dir / "output", request.folder, self._most_bytes)
         if isinstance(found, _Failed):
             raise found
-        return found
+        return found, score_id
 
     def _run_and_score(self, request: MeasureRequest, seconds: dict[str, float]) -> Scored:
         words = {"program": str(request.folder), "seed": str(request.seed)}
@@ -223,8 +242,9 @@ class CommandMeasure:
         asked = 1 if self.deterministic else self._scorer.repeats
         found = [self._score_once(request, words, at) for at in range(asked)]
         if asked > 1:
-            self.noisy |= any(item != found[0] for item in found)
-            self.agreed = 0 if self.noisy else self.agreed + 1
+            with self._lock:
+                self.noisy |= any(item != found[0] for item in found)
+                self.agreed = 0 if self.noisy else self.agreed + 1
         names = {name for item in found for name in item.metrics}
         return Scored(
             statistics.fmean(item.score for item in found),
@@ -287,23 +307,17 @@ class CommandMeasure:
                 writable=writable,
                 network=program.network,
                 seconds=program.timeout_seconds,
+                cancelled=request.cancelled,
                 kept_bytes=min(self._most_bytes, 1_000_000),
             )
         finally:
             shutil.rmtree(private, ignore_errors=True)
+        if request.cancelled():
+            raise _Failed(Failure("runner", "cancelled", "nobody waits for it any more"))
         log = request.run_dir / LOG_NAME
         with log.open("a", encoding="utf-8") as file:
             file.write(f"$ {' '.join(argv)}\n{done.stdout}{done.stderr}\n")
         return done
-
-    def _refuse_tampering(self, when: str) -> None:
-        changed = self.guard.tampered()
-        if changed:
-            message = (
-                f"{changed} changed on disk {when}; scoring goes on with what it was: if the "
-                "change is yours, start again"
-            )
-            raise _Failed(Failure(PHASE, TAMPERED, message))
 
     @property
     def _most_bytes(self) -> int:
@@ -324,6 +338,20 @@ class _timed:
 
     def __exit__(self, *_: object) -> None:
         self._seconds[self._name] = time.monotonic() - self._began
+
+
+def tampered(changed: str, when: str) -> Failure:
+    """That the scorer's files changed on disk, which ones, and when that was."""
+    message = (
+        f"{changed} changed on disk {when}; scoring goes on with what it was: if the change is "
+        "yours, start again"
+    )
+    return Failure(PHASE, TAMPERED, message)
+
+
+def _refuse_tampering(changed: str, when: str) -> None:
+    if changed:
+        raise _Failed(tampered(changed, when))
 
 
 def _filled(word: str, words: Mapping[str, str]) -> str:

@@ -22,23 +22,36 @@ from autoresearch.engine.sandbox import Tier
 from autoresearch.engine.trial import Trial
 from autoresearch.taskfile.files import Place
 from autoresearch.taskfile.guard import Guard
-from autoresearch.taskfile.measure import TAMPERED
+from autoresearch.taskfile.measure import TAMPERED, tampered
 from autoresearch.taskfile.model import Mutator, TaskFile
 from autoresearch.taskfile.score import PHASE
 
 
 @dataclass
 class WatchedProposer:
-    """A proposer with the task's deadline, who isn't asked to mend what isn't its own fault."""
+    """A proposer with the task's deadline, who isn't asked to mend what isn't its own fault.
+
+    An edit is rejected if the scorer's files changed on disk while it was made. Several are made at
+    the same time where the inner proposer may be asked so.
+    """
 
     inner: Proposer
     guard: Guard
     seconds: float
     name: str = field(init=False)
-    _proposed: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.name = self.inner.name
+
+    @property
+    def instant(self) -> bool:
+        """Does the inner proposer answer in a moment?"""
+        return bool(getattr(self.inner, "instant", False))
+
+    @property
+    def reentrant(self) -> bool:
+        """May the inner proposer be asked in several threads at the same time?"""
+        return bool(getattr(self.inner, "reentrant", False))
 
     def propose(self, request: ProposalRequest) -> Proposal:
         """As the inner proposer; the scorer's crash is none of a candidate's to mend."""
@@ -46,25 +59,19 @@ class WatchedProposer:
         if failure is not None and failure.phase == PHASE:
             text = "the scorer failed, not the edit"
             return Proposal("", problem=text, problem_kind=REFUSED)
-        proposal = self.inner.propose(replace(request, seconds=self.seconds))
-        if proposal.problem:
-            changed = self.guard.tampered()
-            if changed:
-                text = f"{proposal.problem}; meanwhile {changed} changed on disk ({TAMPERED})"
-                return replace(proposal, problem=text)
+        with self.guard.changes.watched() as meanwhile:
+            proposal = self.inner.propose(replace(request, seconds=self.seconds))
+            changed = meanwhile()
+        if not changed:
             return proposal
-        self._proposed = True
-        changed = self.guard.changes()
-        if changed:  # the record says it, also of an edit that is refused before it is measured
-            text = f"{proposal.description} [meanwhile {changed} changed on disk: {TAMPERED}]"
-            return replace(proposal, description=text)
-        return proposal
+        if proposal.problem:
+            text = f"{proposal.problem}; meanwhile {changed} changed on disk ({TAMPERED})"
+            return replace(proposal, problem=text)
+        broken = tampered(changed, "while the candidate was made")
+        return replace(proposal, broke_rule=f"{broken.phase}: {broken.kind}: {broken.message}")
 
     def observe(self, trial: Trial) -> None:
-        """As the inner proposer; what changed on disk until now is no later edit's doing."""
-        if self._proposed:
-            self._proposed = False
-            self.guard.tampered()
+        """As the inner proposer."""
         self.inner.observe(trial)
 
 

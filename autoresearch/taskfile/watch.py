@@ -1,8 +1,8 @@
 """Did an input change? Told from size, time and inode of each file; small ones by content as well.
 
 watch = Watch(inputs)
-watch.changed()             # what is another than when it was last asked, in words, or ""
-watch.digest("scorer")      # names all that the runner and this role see
+with watch.changes.watched():   # which of them change meanwhile
+watch.digest("scorer")          # names all that the runner and this role see
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autoresearch.engine.globs import LEFTOVERS
+from autoresearch.taskfile.changes import Changes
 from autoresearch.taskfile.inputs import RUNNER, Inputs
 
 SMALL = 1_000_000  # bytes: up to here a file's content counts, above its time and inode
-_NAMED = 5  # changed files told by name
 Facts = tuple[int, int, int, int]  # mode, size, time, inode
 
 
@@ -27,16 +27,38 @@ class Watch:
     """What the inputs were when last looked at."""
 
     inputs: Inputs
+    changes: Changes = field(init=False)
     _facts: dict[str, Facts] = field(init=False)
     _contents: dict[str, str] = field(init=False, default_factory=dict)
     _digests: dict[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.changes = Changes(self._changed)
         self._facts = dict(self._look())
         self._contents = {path: self._content(path) for path in self._facts}
 
-    def changed(self) -> str:
-        """Which files changed, came or went since this was last asked; "" if none."""
+    def digest(self, role: str) -> str:
+        """SHA-256 of what runner and `role` see; "" where they have no inputs."""
+        roots = {*self.inputs.view(RUNNER), *self.inputs.view(role)}
+        if not roots:
+            return ""
+        with self.changes.lock:
+            if role not in self._digests:
+                self._digests[role] = self._sum(roots)
+            return self._digests[role]
+
+    def summary(self) -> dict[str, Any]:
+        """For the records: each input with its files, bytes and digest."""
+        found = {}
+        for root in self.inputs.roots:
+            sizes = [f[1] for p, f in self._facts.items() if p == root or p.startswith(f"{root}/")]
+            found[root] = {"files": len(sizes), "bytes": sum(sizes), "digest": self._sum({root})}
+        return found
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _changed(self) -> list[str]:
+        """Which files changed, came or went since the last look."""
         now = dict(self._look())
         differ = [p for p in {*now, *self._facts} if now.get(p) != self._facts.get(p)]
         self._facts = now
@@ -49,27 +71,7 @@ class Watch:
                 self._contents[path] = content
         if changed:
             self._digests.clear()
-        more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
-        return ", ".join(changed[:_NAMED]) + more
-
-    def digest(self, role: str) -> str:
-        """SHA-256 of what runner and `role` see; "" where they have no inputs."""
-        roots = {*self.inputs.view(RUNNER), *self.inputs.view(role)}
-        if not roots:
-            return ""
-        if role not in self._digests:
-            self._digests[role] = self._sum(roots)
-        return self._digests[role]
-
-    def summary(self) -> dict[str, Any]:
-        """For the records: each input with its files, bytes and digest."""
-        found = {}
-        for root in self.inputs.roots:
-            sizes = [f[1] for p, f in self._facts.items() if p == root or p.startswith(f"{root}/")]
-            found[root] = {"files": len(sizes), "bytes": sum(sizes), "digest": self._sum({root})}
-        return found
-
-    # -- inside ----------------------------------------------------------------------------------
+        return changed
 
     def _sum(self, roots: set[str]) -> str:
         prefixes = tuple(f"{root}/" for root in roots)

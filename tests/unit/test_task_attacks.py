@@ -22,7 +22,7 @@ from autoresearch.engine.proposers.digest import Digest
 from autoresearch.engine.proposers.process import run_program
 from autoresearch.engine.sandbox import choose
 from autoresearch.engine.task import MeasureRequest
-from autoresearch.engine.trial import Failure, Replicate, Trial, TrialStatus
+from autoresearch.engine.trial import Failure, Replicate, Trial
 from autoresearch.taskfile.files import Place
 from autoresearch.taskfile.guard import Guard
 from autoresearch.taskfile.measure import CommandMeasure
@@ -139,28 +139,36 @@ class Meddler:
 
     name = "meddler"
 
-    def __init__(self, folder: Path, times: int) -> None:
-        self.folder, self.times = folder, times
+    def __init__(self, folder: Path, times: int, problem: str = "") -> None:
+        self.folder, self.times, self.problem = folder, times, problem
 
     def propose(self, request: ProposalRequest) -> Proposal:
         self.times -= 1
         if self.times >= 0:
             (self.folder / "score.py").write_text("print(9e9)")
-        return Proposal("an edit")
+        return Proposal("an edit", problem=self.problem)
 
     def observe(self, trial: Trial) -> None:
         return
 
 
-def test_who_exchanged_the_scorer_is_recorded_and_nobody_after_it_blamed(folder):
+def test_an_edit_whose_maker_exchanged_the_scorer_is_rejected_and_nobody_after_it_blamed(folder):
     guard = Guard.of(Place.of(folder / "task.yaml"), load(folder / "task.yaml"))
+    (folder / "labels.json").write_text("[]")  # before anybody was asked
     proposer = WatchedProposer(Meddler(folder, times=1), guard, 60)
     request = ProposalRequest(folder, ("a.txt",), "", Digest(), 60)
-    assert "meanwhile score.py changed on disk: tampered" in proposer.propose(request).description
-    assert guard.changes() == "score.py", "its measurement will refuse it"
-    # One limit broken, and it isn't measured.
-    proposer.observe(Trial(1, 0, TrialStatus.REJECTED, "max-lines: ..."))
-    assert proposer.propose(request).description == "an edit" and guard.tampered() == ""
+    broken = proposer.propose(request).broke_rule
+    assert broken.startswith("scorer: tampered: score.py changed on disk while the candidate was")
+    assert proposer.propose(request) == Proposal("an edit")
+    with guard.changes.watched():
+        assert guard.changes.untold() == "labels.json", "whose it is nobody knows: a run tells it"
+    failing = WatchedProposer(Meddler(folder, times=1, problem="no idea"), guard, 60)
+    (folder / "score.py").write_text(SCORE)
+    with guard.changes.watched():
+        guard.changes.untold()
+    said = failing.propose(request)
+    assert said.problem == "no idea; meanwhile score.py changed on disk (tampered)"
+    assert not said.broke_rule
 
 
 # -- what a scorer prints ------------------------------------------------------------------------

@@ -112,8 +112,10 @@ class ProposalRequest:
 class Proposal:
     """What a proposer says about the edit it left; `problem` is "" unless there is none to try.
 
-    `problem_kind` is one of this module's constants, "" without a problem. `changed` names the
-    files that differ, others than artifacts too: what to take back is the workspace's decision.
+    `problem_kind` is one of this module's constants, "" without a problem. `broke_rule` is the rule
+    that was broken while the edit was made, and how: it is rejected then, and not measured.
+    `changed` names the files that differ, others than artifacts too: what to take back is the
+    workspace's decision.
     """
 
     description: str
@@ -122,6 +124,7 @@ class Proposal:
     log_tail: str = ""
     problem: str = ""
     problem_kind: str = ""
+    broke_rule: str = ""
     seconds: float = 0.0
     changed: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
