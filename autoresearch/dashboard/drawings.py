@@ -15,6 +15,7 @@ from autoresearch.report.looks import COLOURS, config, tip
 # Of a trial's row, what the charts of all trials read; the rest would double what is sent.
 FIELDS = (
     "id",
+    "decision",
     "status",
     "idea",
     "reason",
@@ -23,6 +24,7 @@ FIELDS = (
     "delta",
     "confidence",
     "hours",
+    "minutes",
     "tokens_spent",
 )
 OWN, CHAMPION = "this run", "champion"

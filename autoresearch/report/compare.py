@@ -167,7 +167,7 @@ def write_comparison(found: Comparison, folder: Path) -> list[str]:
 
 
 AXES = {
-    "id": ("by_trial", "Best so far, by trial", "trial", "d"),
+    "decision": ("by_trial", "Best so far, by trial", "trials decided", "d"),
     "hours": ("by_clock", "Best so far, by the clock", "hours since the study began", ""),
     "tokens_spent": ("by_tokens", "Best so far, by tokens trained on", "tokens", "~s"),
 }

@@ -24,13 +24,13 @@ def placed(
 ) -> list[dict[str, Any]]:
     """The kept ideas whose names have room, the largest gains first; `side`: before or behind.
 
-    span: first and last trial. below: names before their point stand below the line.
+    span: first and last decision. below: names before their point stand below the line.
     """
     width, height = max(1, span[1] - span[0]), (domain[1] - domain[0]) or 1.0
     kept = [step for step in steps if step["kept"]]
     points = {
         step["id"]: (
-            (step["id"] - span[0]) / width * WIDTH,
+            (step["decision"] - span[0]) / width * WIDTH,
             (domain[1] - step["best"]) / height * HEIGHT,
         )
         for step in kept
@@ -43,11 +43,12 @@ def placed(
         for side, box in _boxes(*points[step["id"]], LETTER * len(text), below):
             if _inside(box) and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
-                found.append({"id": step["id"], "best": step["best"], "text": text, "side": side})
+                names = ("id", "decision", "best")
+                found.append({name: step[name] for name in names} | {"text": text, "side": side})
                 break
         if len(found) == MOST:
             break
-    return sorted(found, key=lambda label: label["id"])
+    return sorted(found, key=lambda label: label["decision"])
 
 
 def _short(idea: str) -> str:

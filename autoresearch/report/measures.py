@@ -13,7 +13,7 @@ from autoresearch.narration import duration
 from autoresearch.report.chart import Chart, Column, axis, spec
 from autoresearch.report.forms import effect_form, gain
 from autoresearch.report.looks import COLOURS, FAINT, KEPT, POINT, status, tip
-from autoresearch.report.progress import reach
+from autoresearch.report.progress import decisions, reach
 from autoresearch.report.rows import BETWEEN, OTHER, PROPOSING, STILL
 
 Story = Mapping[str, Any]
@@ -283,17 +283,17 @@ def held_out(story: Story) -> Chart | None:
     """The held-out score of kept programs beside the one that decided."""
     trials = {row["id"]: row for row in story["trials"]}
     rows = [
-        {"id": int(number), "idea": trials[int(number)]["idea"], "score": score, "of": of}
+        {**{name: row[name] for name in ("id", "decision", "idea")}, "score": score, "of": of}
         for number, held in story["holdouts"].items()
-        if int(number) in trials
-        for of, score in (("decided", trials[int(number)]["score"]), ("held out", held))
+        if (row := trials.get(int(number))) is not None
+        for of, score in (("decided", row["score"]), ("held out", held))
         if score is not None
     ]
     if not rows:
         return None
     y = {"field": "score", "type": "quantitative", "scale": {"zero": False}}
     y["axis"] = axis(story["metric"])
-    x = {"field": "id", "type": "quantitative", "axis": axis("trial", "d", tickMinStep=1)}
+    x = decisions(story)
     scale = {"domain": ["decided", "held out"], "range": [KEPT, COLOURS["noisy"]]}
     drawn = spec(
         height=240,

@@ -30,7 +30,7 @@ from autoresearch.report.looks import config
 TEMPLATES = Path(__file__).parent / "templates"
 # Of a trial, what pictures and their hovering need; the rest stands in tables.
 DRAWN = (
-    "id", "status", "idea", "kind", "part", "score", "delta", "gain", "confidence",
+    "id", "decision", "status", "idea", "kind", "part", "score", "delta", "gain", "confidence",
     "hours", "minutes", "tokens_spent", "tokens", "tokens_per_second", "mfu", "mfu_measured",
 )  # fmt: skip
 HOVERED = 240  # characters of a reason that hovering shows

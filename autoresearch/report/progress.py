@@ -28,8 +28,7 @@ BEYOND = 0.45  # of the range of the best: so far worse scores are drawn to scal
 
 def by_trial(story: Story) -> Chart | None:
     """The progress chart."""
-    x = {"field": "id", "type": "quantitative", "axis": axis("trial", "d", tickMinStep=1)}
-    chart = _drawn(story, "progress", "Progress", x, labels=True)
+    chart = _drawn(story, "progress", "Progress", decisions(story), labels=True)
     if chart is None:
         return None
     columns = (
@@ -42,6 +41,13 @@ def by_trial(story: Story) -> Chart | None:
     off = sum(not low <= value <= high for value in scores)
     more = f" {off:,} of the scores {'is' if off == 1 else 'are'} off the scale." if off else ""
     return replace(chart, columns=columns, rows=story["trials"], summary=f"{chart.summary}{more}")
+
+
+def decisions(story: Story) -> dict[str, Any]:
+    """The axis of decisions, in their order. Of trials under way together another may end first."""
+    told = all(row["id"] == row["decision"] for row in story["trials"])
+    title = "trial" if told else "trials, in the order of their decisions"
+    return {"field": "decision", "type": "quantitative", "axis": axis(title, "d", tickMinStep=1)}
 
 
 def by_clock(story: Story) -> Chart | None:
@@ -94,8 +100,7 @@ def _drawn(
     ]
     data: dict[str, Any] = {"trials": trials, "steps": steps}
     if labels:
-        ids = [row["id"] for row in trials]  # in the order of decisions
-        span = min(ids), max(ids)
+        span = trials[0]["decision"], trials[-1]["decision"]
         data["labels"] = placed(steps, span, (low, high), below=story["direction"] == "minimize")
         layers += label_layers(x, y, below=story["direction"] == "minimize")
     drawn = spec(height=HEIGHT if labels else 260, layer=layers)
@@ -242,7 +247,8 @@ def _parts(story: Story, x: dict[str, Any]) -> list[dict[str, Any]]:
     if not places:
         return []
     values = [
-        {name: row[name] for name in ("id", "hours", "minutes", "tokens_spent")} for row in places
+        {name: row[name] for name in ("decision", "hours", "minutes", "tokens_spent")}
+        for row in places
     ]
     data = {"data": {"values": values}}
     encoding = {"x": x}

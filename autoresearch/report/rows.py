@@ -61,6 +61,7 @@ class Rows:
         seconds = self._seconds(trial, elapsed)
         row = {
             "id": trial.id,
+            "decision": len(self.rows),  # its place among all: ids are given when trials begin
             "parent": trial.parent,
             "status": trial.status.value,
             "idea": one_line(trial.description, IDEA),

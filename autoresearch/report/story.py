@@ -321,7 +321,10 @@ def _levels(
 ) -> list[dict[str, Any]]:
     """The best score wherever it changed and at the end of each part, with the noise around it."""
     found: list[dict[str, Any]] = []
-    names = ("id", "hours", "minutes", "tokens_spent", "part", "best", "idea", "gain", "confidence")
+    names = (
+        "id", "decision", "hours", "minutes", "tokens_spent", "part", "best", "idea", "gain",
+        "confidence",
+    )  # fmt: skip
     before = None
     for place, row in enumerate(rows):
         mark = row["part"], row["best"]

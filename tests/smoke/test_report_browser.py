@@ -89,7 +89,7 @@ def test_all_is_drawn_and_hostile_words_do_nothing(tab: Any) -> None:
 
 
 def test_hovering_shows_the_idea_and_clicking_opens_its_row(tab: Any) -> None:
-    kept = tab.locator("#figure-progress path[aria-label^='id: 6;']")
+    kept = tab.locator("#figure-progress path[aria-label^='decision: 6;']")
     kept.hover()
     tab.wait_for_selector("#vg-tooltip-element.visible")
     shown = tab.locator("#vg-tooltip-element")

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from autoresearch.dashboard import drawings
 from autoresearch.opening import open_study
-from autoresearch.report.charts import charts
+from autoresearch.report.charts import CHARTS, charts
 from autoresearch.report.labels import placed
 from autoresearch.report.looks import COLOURS, INK, PAPER, QUIET, SHAPES, config
 from autoresearch.report.progress import reach
@@ -93,7 +94,7 @@ def test_the_picture_shows_every_trial_and_names_kept_ones(told: Story) -> None:
     progress = charts(told)[0]
     svg = vl_convert.vegalite_to_svg(progress.picture(dark=True), allowed_base_urls=[])
     points = re.findall(
-        r'aria-label="id: (\d+);[^>]*"point" transform="translate\(\S+,(\S+)\)"', svg
+        r'aria-label="decision: (\d+);[^>]*"point" transform="translate\(\S+,(\S+)\)"', svg
     )
     assert sorted(int(number) for number, _ in points) == list(range(7))
     # What has no score, and what is far off, lies on the edge, and nothing else does.
@@ -105,6 +106,43 @@ def test_the_picture_shows_every_trial_and_names_kept_ones(told: Story) -> None:
     assert progress.summary == (
         "6 trials, 2 of them kept: val_bpb 2.000000 to 1.810000. 1 of the scores is off the scale."
     )
+
+
+def test_the_best_only_gets_better_where_trials_are_decided_in_another_order(
+    tmp_path: Path,
+) -> None:
+    """Ids are given when trials begin, and several are under way."""
+    decided = [
+        trial(0, "keep", [2.0], parent=None),
+        trial(3, "keep", [1.9], delta=-0.1),
+        trial(1, "discard", [2.2], delta=0.2),
+        trial(2, "keep", [1.8], delta=-0.1, parent=3),
+    ]
+    write(tmp_path, decided)
+    story = story_of(open_study(tmp_path))
+    assert [(row["decision"], row["id"]) for row in story["trials"]] == [
+        (0, 0), (1, 3), (2, 1), (3, 2)
+    ]  # fmt: skip
+    chart = CHARTS["progress"](story)
+    assert chart is not None
+    lines = [layer for layer in chart.spec["layer"] if layer["mark"].get("type") == "line"]
+    (line,) = lines
+    x = line["encoding"]["x"]
+    assert x["axis"]["title"] == "trials, in the order of their decisions"
+    # Vega sorts a line by its x.
+    drawn = sorted(chart.data["steps"], key=lambda step: step[x["field"]])
+    assert [step["best"] for step in drawn] == pytest.approx([2.0, 1.9, 1.8])
+    assert {label["decision"] for label in chart.data["labels"]} <= {1, 3}
+    for name in ("progress", "clock", "tokens"):
+        found = CHARTS[name](story)
+        assert found is not None
+        sent = drawings.document(found)
+        fields = {
+            layer["encoding"]["x"]["field"]
+            for layer in found.spec["layer"]
+            if layer.get("data", {}).get("name") == "trials"
+        }
+        assert fields <= set(sent["data"]["trials"][0]), "the dashboard has what is drawn"
 
 
 def test_far_off_scores_do_not_flatten_the_rest(told: Story) -> None:
@@ -124,7 +162,14 @@ def test_nothing_to_draw() -> None:
 def test_names_of_ideas_do_not_overlap(below: bool) -> None:
     sign = -1 if below else 1
     steps = [
-        {"id": n, "best": 2 + sign * n / 100, "gain": 0.01, "idea": "an idea " * 9, "kept": True}
+        {
+            "id": 100 - n,
+            "decision": n,
+            "best": 2 + sign * n / 100,
+            "gain": 0.01,
+            "idea": "an idea " * 9,
+            "kept": True,
+        }
         for n in range(60)
     ]
     domain = (1.4, 2.0) if below else (2.0, 2.6)
@@ -136,7 +181,7 @@ def test_names_of_ideas_do_not_overlap(below: bool) -> None:
     for one, other in itertools.combinations(labels, 2):
         if one["side"] == other["side"]:  # 15 of 400 pixels high, 240 of 940 wide
             high = abs(one["best"] - other["best"]) / 0.6 * 400
-            wide = abs(one["id"] - other["id"]) / 60 * 940
+            wide = abs(one["decision"] - other["decision"]) / 60 * 940
             assert high >= 14.99 or wide >= 240
     assert all(len(label["text"]) <= 40 for label in labels)
 
