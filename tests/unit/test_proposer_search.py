@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from autoresearch.engine.constants import UnknownConstant, apply_constants, constants_of
+from autoresearch.engine.proposers import samplers
 from autoresearch.engine.proposers.base import (
     EXHAUSTED,
     FAILED,
@@ -318,3 +319,32 @@ def test_a_pending_change_counts_among_the_worse(tmp_path):
     near = [f"MATRIX_LR: 0.04 -> {0.02 + step / 10000}" for step in range(1, 30)]
     crowd = sum(abs(value - 0.0215) < 0.0015 for value in proposals(()))
     assert crowd > sum(abs(value - 0.0215) < 0.0015 for value in proposals(near))
+
+
+def test_what_it_goes_on_with_draws_the_same_as_what_is_made_anew(monkeypatch):
+    """A proposer that lives through a study, and one that is started again before each proposal."""
+    monkeypatch.setattr(samplers, "CROWD", 20)  # it begins anew now and then
+    lasting = SearchProposer(hints=HINTS, seed=3, method="tpe")
+    constants, observed, flying = constants_of(SOURCE), [], []
+    rng, told = random.Random(5), []
+    usual = samplers.Tpe._tell
+    monkeypatch.setattr(
+        samplers.Tpe, "_tell", lambda tpe, *more: told.append(tpe) or usual(tpe, *more)
+    )
+    for number in range(1, 61):
+        afresh = SearchProposer(hints=HINTS, seed=3, method="tpe", history=observed)
+        afresh._issued |= lasting._issued  # what was proposed and not decided is no trial yet
+        in_flight = tuple(flying)
+        changes = lasting.suggest(constants, number, in_flight)
+        assert changes and changes == afresh.suggest(constants, number, in_flight)
+        flying.append(describe(changes))
+        if len(flying) > rng.choice((0, 2, 4)):
+            description = flying.pop(rng.randrange(len(flying)))
+            status = rng.choice((TrialStatus.DISCARD, TrialStatus.CRASH, TrialStatus.KEEP))
+            decided = trial(number, description, status, rng.gauss(0.0, 0.02))
+            observed.append(decided)
+            lasting.observe(decided)
+            if status is TrialStatus.KEEP and number % 3 == 0:  # another champion, another space
+                for name, _, new in parse_changes(description):
+                    constants[name] = new
+    assert told.count(lasting._tpe) < len(told) / 3

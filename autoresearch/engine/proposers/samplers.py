@@ -1,6 +1,6 @@
 """How a search draws values: Optuna's TPE, and CMA-ES, from the outcomes of earlier trials.
 
-Both are built anew from the outcomes for every proposal, so that they have no state to lose.
+Both are made of the outcomes alone, so that they have no state to lose.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CMAES_MOST = 6  # constants; more want more trials than a night has
 CMAES_SIGMA = 0.2  # of a neighbourhood's width
 STARTUP = 5  # results of a constant before TPE models it; uniform before
+CROWD = 2000  # trials of Optuna's that don't count any more, from which it is told all anew
 
 PENDING = "pending"  # the state of a change whose trial is under way
 
@@ -34,37 +35,79 @@ class Outcome:
     kept: bool = False
 
 
-def tpe(
-    space: Mapping[str, Dimension],
-    constants: Mapping[str, Any],
-    outcomes: Sequence[Outcome],
-    seed: int,
-) -> Callable[[Sequence[str]], dict[str, Any]]:
-    """A function that draws values for named constants, in the neighbourhood of `constants`.
+class Tpe:
+    """Optuna's TPE: draws values for named constants, each modelled alone.
 
-    The study lives in memory and holds every usable outcome; each constant is modelled alone. What
-    is pending counts among the worse half (TPE's constant liar).
+    It lives in memory and holds every usable outcome. What it was told for one proposal stays for
+    the next, as telling an outcome takes longer than all else; what is drawn is the same as of one
+    that is made anew.
     """
-    import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sampler = optuna.samplers.TPESampler(
-        seed=seed,
-        n_startup_trials=STARTUP,
-        multivariate=False,
-        constant_liar=any(outcome.state == PENDING for outcome in outcomes),
-    )
-    study = optuna.create_study(sampler=sampler, direction="minimize")
-    for outcome in outcomes:
-        frozen = _frozen(outcome, space)
-        if frozen is not None:
-            study.add_trial(frozen)
+    def __init__(self) -> None:
+        self._study: optuna.Study | None = None
+        self._space: dict[str, Dimension] = {}
+        self._told = 0  # outcomes
+        self._numbers = 0  # trials of Optuna's
+        self._passing: list[int] = []  # of them those that were drawn, or pending, last time
 
-    def draw(names: Sequence[str]) -> dict[str, Any]:
-        trial = study.ask({name: _distribution(space[name], constants[name]) for name in names})
-        return {name: space[name].decode(trial.params[name]) for name in names}
+    def draws(
+        self,
+        space: Mapping[str, Dimension],
+        constants: Mapping[str, Any],
+        outcomes: Sequence[Outcome],
+        pending: Sequence[Outcome],
+        seed: int,
+    ) -> Callable[[Sequence[str]], dict[str, Any]]:
+        """A function that draws values in the neighbourhood of `constants`.
 
-    return draw
+        outcomes: those of the last time, and what came since. What is pending counts among the
+        worse half (TPE's constant liar).
+        """
+        import optuna
+
+        study = self._study_of(space, outcomes)
+        study.sampler = optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=STARTUP, multivariate=False, constant_liar=bool(pending)
+        )
+        for outcome in pending:
+            if self._tell(study, outcome):
+                self._passing.append(self._numbers - 1)
+
+        def draw(names: Sequence[str]) -> dict[str, Any]:
+            trial = study.ask({name: _distribution(space[name], constants[name]) for name in names})
+            self._passing.append(trial.number)
+            self._numbers = trial.number + 1
+            return {name: space[name].decode(trial.params[name]) for name in names}
+
+        return draw
+
+    def _study_of(
+        self, space: Mapping[str, Dimension], outcomes: Sequence[Outcome]
+    ) -> optuna.Study:
+        """A study that was told these outcomes and nothing else that counts."""
+        import optuna
+
+        study, crowded = self._study, self._numbers > 2 * self._told + CROWD
+        if study is None or crowded or space != self._space or len(outcomes) < self._told:
+            optuna.logging.set_verbosity(optuna.logging.ERROR)
+            study = self._study = optuna.create_study(direction="minimize")
+            self._space, self._told, self._numbers, self._passing = dict(space), 0, 0, []
+        for number in self._passing:
+            study.tell(number, state=optuna.trial.TrialState.FAIL)  # as if it weren't there
+        self._passing.clear()
+        for outcome in outcomes[self._told :]:
+            self._tell(study, outcome)
+        self._told = len(outcomes)
+        return study
+
+    def _tell(self, study: optuna.Study, outcome: Outcome) -> bool:
+        """Have an outcome known; whether it says anything."""
+        frozen = _frozen(outcome, self._space)
+        if frozen is None:
+            return False
+        study.add_trial(frozen)
+        self._numbers += 1
+        return True
 
 
 def numeric(space: Mapping[str, Dimension]) -> dict[str, Dimension]:

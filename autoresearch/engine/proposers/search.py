@@ -42,10 +42,10 @@ from autoresearch.engine.proposers.samplers import (
     PENDING,
     Change,
     Outcome,
+    Tpe,
     draw_cmaes,
     fits_cmaes,
     numeric,
-    tpe,
 )
 from autoresearch.engine.proposers.space import Dimension, Hint, build_space
 from autoresearch.engine.trial import Trial
@@ -117,6 +117,7 @@ class SearchProposer:
         self._file = file
         self._outcomes: list[Outcome] = []
         self._issued: set[str] = set()
+        self._tpe = Tpe()
         for trial in history:
             self.observe(trial)
 
@@ -198,7 +199,8 @@ class SearchProposer:
         if self._wants_cmaes(space) and rng.random() * len(space) < len(numeric(space)):
             candidates = draw_cmaes(space, constants, outcomes, rng.randrange(2**31))
         else:
-            draw = tpe(space, constants, outcomes, rng.randrange(2**31))
+            seed = rng.randrange(2**31)
+            draw = self._tpe.draws(space, constants, self._outcomes, pending, seed)
             candidates = (draw(self._pick(space, outcomes, rng)) for _ in range(DRAWS))
         for drawn in itertools.islice(candidates, DRAWS):
             changes = tuple(
