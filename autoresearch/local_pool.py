@@ -5,8 +5,8 @@
         for done in pool.collect(timeout=1.0): ...
 
 A worker (`autoresearch.worker`) that dies is started anew and its run made again, at most RETRIES
-times; then the run is LOST. When this process dies, however it does, the pipes end and so do the
-workers, and what they started.
+times; then the run is LOST. One that says nothing for too long while it makes a run is ended. When
+this process dies, however it does, the pipes end and so do the workers, and what they started.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import json
+import math
 import os
 import queue
 import subprocess
@@ -42,6 +43,8 @@ COMMAND = (sys.executable, "-m", "autoresearch.worker")
 # What earlier runs tell is kept of so many: more than enough for each precision of a machine.
 EARLIER = 60
 ENDING_SECONDS = 10.0  # in which guards end what a killed worker had started; the rest is killed
+SILENCE = 1800.0  # seconds: a run tells its phases and steps, and each phase has a limit of its own
+LOOK_SECONDS = 5.0  # between two looks for workers that hang, while nobody says anything
 LOG_BYTES = 10_000_000  # beyond which a worker's log begins anew when the worker does
 
 
@@ -55,18 +58,24 @@ class WorkerProblem(EngineError):
 
 @dataclass
 class _Run:
-    """A request that isn't collected yet; `deaths` counts the workers that died making it."""
+    """A request that isn't collected yet; `deaths` counts the workers that died making it.
+
+    heard: when its worker was last heard of. hung: it was ended for saying nothing.
+    """
 
     ticket: int
     request: MeasureRequest
     deaths: int = 0
+    heard: float = 0.0
+    hung: bool = False
 
 
 class LocalPool:
     """An Executor of one kind of device, "", on worker processes of this machine.
 
     spec: how to measure, see `autoresearch.worker`. logs: where workers' logs go. earlier: runs
-    that tell how fast this machine usually is, the oldest first.
+    that tell how fast this machine usually is, the oldest first. silence: seconds after which a
+    worker that says nothing hangs.
     """
 
     def __init__(
@@ -76,7 +85,9 @@ class LocalPool:
         logs: Path,
         earlier: Iterable[Replicate] = (),
         command: Sequence[str] = COMMAND,
+        silence: float = SILENCE,
     ) -> None:
+        self.silence = silence
         self._inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
         self._workers = [
             _Worker(command, spec, slot, logs / f"worker-{number}.log", self._inbox)
@@ -113,11 +124,16 @@ class LocalPool:
         while self._running or self._waiting:
             self._dispatch()
             self._tell_begun()
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            now = time.monotonic()
+            left = math.inf if deadline is None else max(0.0, deadline - now)
             try:
-                worker, message = self._inbox.get(timeout=0 if found else left)
+                wait = 0.0 if found else min(left, LOOK_SECONDS)
+                worker, message = self._inbox.get(timeout=wait)
             except queue.Empty:
-                break
+                self._end_silent()  # all that was said has been heard
+                if found or time.monotonic() >= now + left:
+                    break
+                continue
             found += self._take(worker, message)
         self._dispatch()
         return found
@@ -157,6 +173,7 @@ class LocalPool:
                 continue
             run = self._waiting.popleft()
             self._running[worker] = run
+            run.heard, run.hung = time.monotonic(), False
             self._begun.append(run)
             clear(run.request.run_dir)  # of a run that is made again
             if worker.start():
@@ -181,6 +198,7 @@ class LocalPool:
         run = self._running.get(worker)
         if run is None or message.get("ticket") != run.ticket:
             return []  # of a run that was cancelled
+        run.heard = time.monotonic()
         if "event" in message:
             run.request.on_event(str(message["event"]), message["data"])
             return []
@@ -194,11 +212,20 @@ class LocalPool:
             self._earlier.append(fact)
         return [Done(run.ticket, replicate)]
 
+    def _end_silent(self) -> None:
+        """End the workers that hang; their runs are made again like those of workers that died."""
+        for worker, run in self._running.items():
+            if time.monotonic() - run.heard >= self.silence and not worker.ending:
+                run.hung = True
+                worker.kill()
+
     def _ended(self, worker: _Worker) -> list[Done]:
         how = worker.bury()
         run = self._running.pop(worker, None)
         if run is None:
             return []
+        if run.hung:
+            how = f"ended, as it said nothing for {self.silence:.0f} s"
         run.deaths += 1
         if run.deaths <= RETRIES:
             words = f"a worker died ({how}): its run is made again"

@@ -84,7 +84,7 @@ def make_executor(
     study: Study, options: Options, harness: Pretraining, slots: Sequence[Slot]
 ) -> Executor | None:
     """Who makes runs; None for this process, one after the other."""
-    from autoresearch.local_pool import LocalPool
+    from autoresearch.local_pool import SILENCE, LocalPool
 
     if options.engine == "ray":
         from autoresearch.cluster.opening import ray_executor
@@ -93,7 +93,10 @@ def make_executor(
     if len(slots) == 1:
         return None
     logs = study.root / OWN_FOLDER / "workers"
-    return LocalPool(harness.spec(), slots, logs, _earlier_runs(study))
+    limits = study.settings
+    phases = limits.startup_timeout + 2 * limits.warmup_timeout + limits.score_timeout
+    silence = max(SILENCE, 2 * (phases + limits.time_budget))  # no run is so long without a word
+    return LocalPool(harness.spec(), slots, logs, _earlier_runs(study), silence=silence)
 
 
 def make_loop(

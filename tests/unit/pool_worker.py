@@ -14,6 +14,8 @@ from autoresearch.engine.trial import Replicate
 from autoresearch.worker import Company, Spec, serve
 from prepare.errors import DiskFull
 
+SIGNALS = {"die": signal.SIGKILL, "hang": signal.SIGSTOP} if os.name == "posix" else {}
+
 
 class Scripted:
     """Scores what the words in `program.txt` say, one act each."""
@@ -43,12 +45,12 @@ class Scripted:
                 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
             elif act == "problem":
                 raise DiskFull("the disk is full", "free some")
-            elif act == "die":
+            elif act in SIGNALS:
                 marks = request.folder / "deaths"
                 died = int(marks.read_text()) if marks.is_file() else 0
                 if died < int(value):
                     marks.write_text(str(died + 1))
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    os.kill(os.getpid(), SIGNALS[act])
         names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
         details = {
             "pid": os.getpid(),

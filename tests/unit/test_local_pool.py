@@ -106,6 +106,23 @@ def test_a_run_that_no_worker_survives_is_lost_and_the_others_are_not(shared, ma
     assert found[bad].replicate.seed == 6 and found[good].replicate.score == 7.0
 
 
+@posix
+def test_a_worker_that_hangs_is_ended_and_its_run_made_again(shared, make, monkeypatch):
+    monkeypatch.setattr(local_pool, "LOOK_SECONDS", 0.1)
+    warnings: list[str] = []
+    on_event = lambda name, data: warnings.append(data.get("message", name))  # noqa: E731
+    ready = shared.submit(make(16))  # its worker has started, which may take longer
+    all_of(shared, [ready])
+    monkeypatch.setattr(shared, "silence", 3.0)
+    hangs = shared.submit(make(17, "hang=1", on_event=on_event))
+    talks = shared.submit(make(18, "sleep=1.7 say=progress sleep=1.7"))
+    found = all_of(shared, [hangs, talks])
+    assert found[hangs].replicate.score == 17.0
+    assert found[talks].replicate.failure is None, "it took longer, and said so"
+    assert any("said nothing for 3 s" in word and "made again" in word for word in warnings)
+    assert shared.collect(timeout=0.1) == []
+
+
 def test_a_cancelled_run_ends_with_what_it_started_and_its_place_is_free(shared, make, monkeypatch):
     monkeypatch.setattr(local_pool, "ENDING_SECONDS", 0.2)  # nobody guards a scripted run's
     begun: list[str] = []

@@ -38,9 +38,10 @@ class Pool(Inline):
 
     made: list[dict[str, Any]]
 
-    def __init__(self, spec: Any, slots: Any, logs: Path, earlier: Any) -> None:
+    def __init__(self, spec: Any, slots: Any, logs: Path, earlier: Any, silence: float) -> None:
         super().__init__(lambda request: measure(None, request))
         self.made.append({"spec": spec, "slots": slots, "earlier": len(list(earlier))})
+        assert silence >= 1800
 
     @property
     def slots(self) -> dict[str, int]:
