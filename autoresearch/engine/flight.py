@@ -33,6 +33,7 @@ T = TypeVar("T")
 PATIENCE = 60.0  # seconds that a run which ended waits for those submitted before it
 QUEUED_SHARE = 4  # one run more than slots is queued for so many slots
 TURN_SHARE = 32  # one job at a time has the turn for so many slots
+LOOKS = 4  # whose runs a job that has the turn makes at the same time, where there are as many
 
 Answer = Callable[["Job[Any]", Ask], "Proposal | None"]
 
@@ -114,6 +115,11 @@ class Flight:
     def turns(self) -> int:
         """How many jobs may have the turn at the same time."""
         return max(1, self.slots() // TURN_SHARE)
+
+    def looks(self, kind: str = "") -> int:
+        """How many looks at a job that has the turn are worth the runs of at once: keeps come one
+        after the other, and where slots are many everybody waits for them."""
+        return LOOKS if self.slots(kind) >= TURN_SHARE else 1
 
     def count(self, kind: str = "") -> int:
         """Runs of a kind that were submitted and not taken in yet."""

@@ -10,7 +10,8 @@ recorded or kept: the loop does that with what comes back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from autoresearch.engine.measuring import (
 )
 from autoresearch.engine.noise import Noise
 from autoresearch.engine.pausing import champion_fails
-from autoresearch.engine.policy import Decision, Policy
+from autoresearch.engine.policy import Decision, Look, Policy
 from autoresearch.engine.stage import CONFIRM, Stage
 from autoresearch.engine.state import State, scores
 from autoresearch.engine.steps import Steps, Wanted, made
@@ -48,7 +49,9 @@ class Judge:
     rules: kinds of failure that mean a broken rule (`rejected`) rather than a broken program
     (`crash`). prune: stop a candidate's first run when it can't catch up with the champion.
     in_flight: trials under way, by id, and `programs` who has which, by its hash: none is measured
-    twice. screen: where a candidate is sorted out first, on the way to `confirm`.
+    twice. screen: where a candidate is sorted out first, on the way to `confirm`. looks: how many
+    looks' runs are made at the same time for what is put on a new champion; those that turn out
+    not to be asked for don't count.
     """
 
     task: Task
@@ -62,6 +65,7 @@ class Judge:
     programs: Mapping[str, int] = field(default_factory=dict)
     screen: Stage | None = None
     confirm: Stage = CONFIRM
+    looks: int = 1
 
     @property
     def champion(self) -> Trial:
@@ -218,20 +222,30 @@ class Judge:
         runs: list[Replicate] = []
         repeats: list[Replicate] = []
         spent = trial.extra_runs + len(trial.screening) + len(trial.champion_screening)
+
+        def known(own: Sequence[Replicate], others: Sequence[Replicate]) -> Evidence:
+            return self._evidence(trial, own, others, lines_delta, stage)
+
         while True:
-            decision = self.policy.decide(self._evidence(trial, runs, repeats, lines_delta, stage))
+            decision = self.policy.decide(known(runs, repeats))
             promising = stage.screens and runs and decision.candidate_seeds
             if decision.action != "measure" or promising:
                 return trial, decision
-            count = len(decision.candidate_seeds)
-            got = yield from self._round(trial, change, program, stage, decision, not runs)
-            runs, repeats = [*runs, *got[:count]], [*repeats, *got[count:]]
+            looks = [(decision.candidate_seeds, decision.champion_seeds)]
+            if trial.won_against and self.looks > 1:
+                foreseen = self.policy.foreseen(known(runs, repeats), self.looks)
+                looks = foreseen if foreseen[:1] == looks else looks
+            before = len(runs), len(repeats)
+            runs, repeats = yield from self._round(
+                trial, change, program, stage, looks, (runs, repeats), known
+            )
+            own, others = runs[before[0] :], repeats[before[1] :]
             trial = replace(trial, **stage.fields(runs, repeats))
             trial = replace(trial, extra_runs=spent + len(runs) - 1 + len(repeats))
-            ended = self._ended(runs[-1], stage) if count else None
+            ended = self._ended(own[-1], stage) if own else None
             if ended is not None:
                 return replace(trial, status=ended[0], reason=ended[1]), None
-            why = next(filter(None, map(_unusable, got[count:])), "")
+            why = next(filter(None, map(_unusable, others)), "")
             if why:  # the machine's doing: nothing is known, and it would be asked for again
                 return replace(trial, status=TrialStatus.NOISY, reason=why), None
             if runs and any(run.score_id != runs[0].score_id for run in repeats):
@@ -244,30 +258,54 @@ class Judge:
         change: Change,
         program: Path,
         stage: Stage,
-        decision: Decision,
-        first: bool,
-    ) -> Steps[list[Replicate]]:
-        """What a decision asks for: the candidate's runs, and the champion's up to a failure."""
-        own, others = decision.candidate_seeds, decision.champion_seeds
-        parent = self._parent(trial)
-        curves = self.runs.curves(parent.id, stage.own) if self.prune and first else ()
+        looks: Sequence[Look],
+        before: tuple[Sequence[Replicate], Sequence[Replicate]],
+        known: Callable[[list[Replicate], list[Replicate]], Evidence],
+    ) -> Steps[tuple[list[Replicate], list[Replicate]]]:
+        """The runs `before`, the candidate's and the champion's, and those that looks ask for: up
+        to a failure, or to a look that decides or asks for something else than was foreseen."""
+        first = self.prune and not before[0]
+        curves = self.runs.curves(self._parent(trial).id, stage.own) if first else ()
+        seeds = [(own, seed) for look in looks for own in (0, 1) for seed in look[own]]
+        ends = itertools.accumulate(len(own) + len(others) for own, others in looks)
+        next_look = dict(zip((end - 1 for end in ends), looks[1:], strict=False))
+        came: dict[int, Replicate] = {}
+
+        def split(last: int) -> tuple[list[Replicate], list[Replicate]]:
+            runs = list(before[0]), list(before[1])
+            for place in range(last + 1):
+                runs[seeds[place][0]].append(came[place])
+            return runs
 
         def enough(place: int, run: Replicate) -> bool:
-            if place < len(own):
-                return self._ended(run, stage) is not None
-            return run.failure is not None
+            came[place] = run
+            of_champion = bool(seeds[place][0])
+            if run.failure if of_champion else self._ended(run, stage):
+                return True
+            if place not in next_look:
+                return False
+            runs, repeats = split(place)
+            if any(map(_unusable, repeats)):
+                return True
+            decision = self.policy.decide(known(runs, repeats))
+            return (decision.candidate_seeds, decision.champion_seeds) != next_look[place]
 
         with ExitStack() as opened:
+            folders = [program]
+            if any(others for _, others in looks):
+                folders.append(
+                    opened.enter_context(self.program(change.base, trial.id, "champion"))
+                )
+            labels = stage.own[1], stage.champion
             wanted = [
-                Wanted(program, trial.id, seed, stage.own[1], curves, stage.kind) for seed in own
+                Wanted(folders[whose], trial.id, seed, labels[whose], kind=stage.kind)
+                for whose, seed in seeds
             ]
-            if others:
-                folder = opened.enter_context(self.program(change.base, trial.id, "champion"))
-                wanted += [
-                    Wanted(folder, trial.id, seed, stage.champion, kind=stage.kind)
-                    for seed in others
-                ]
-            return (yield from made(wanted, enough))
+            if curves and seeds[0][0] == 0:
+                wanted[0] = replace(wanted[0], champion_curves=curves)
+            runs = yield from made(wanted, enough)
+            came.update(enumerate(runs))
+            return split(len(runs) - 1)
 
     def _evidence(
         self,

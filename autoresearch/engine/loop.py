@@ -129,6 +129,7 @@ class Loop:
             self.programs,
             screening(self.screen) if self.screen else None,
             Stage(self.confirm),
+            self.flight.looks(self.confirm),
         )
 
     @cached_property

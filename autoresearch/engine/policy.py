@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, TypeAlias
 
 from autoresearch.engine.evidence import Estimate, Evidence, estimate_effect
 from autoresearch.engine.noise import NORMAL, normal_equivalent, oddest
@@ -65,6 +65,10 @@ class Decision:
     champion_seeds: tuple[int, ...] = ()
 
 
+# Seeds of the candidate and of the champion that one look asks for.
+Look: TypeAlias = "tuple[tuple[int, ...], tuple[int, ...]]"
+
+
 class Policy(Protocol):
     """Anything that decides from evidence."""
 
@@ -73,6 +77,11 @@ class Policy(Protocol):
 
     def decide(self, evidence: Evidence) -> Decision:
         """Keep, discard, or measure what the decision names and ask again."""
+        ...
+
+    def foreseen(self, evidence: Evidence, looks: int) -> list[Look]:
+        """What the next looks would ask for if the candidate stayed promising; as far as is known,
+        so many at most."""
         ...
 
 
@@ -94,6 +103,10 @@ class Greedy:
         action: Action = "keep" if delta > 0 else "discard"
         word = "better" if delta > 0 else "equal" if delta == 0 else "worse"
         return Decision(action, f"{word}: {champion:.6g} -> {candidate:.6g} on one run", delta)
+
+    def foreseen(self, evidence: Evidence, looks: int) -> list[Look]:
+        """Nothing is repeated."""
+        return []
 
 
 @dataclass(frozen=True)
@@ -139,6 +152,29 @@ class Confirm:
         evidence = evidence.with_own_scatter()
         estimate = estimate_effect(evidence)
         return self._look(evidence, estimate)
+
+    def foreseen(self, evidence: Evidence, looks: int) -> list[Look]:
+        """The seeds of the looks to come; which they are doesn't hang on any score."""
+        found: list[Look] = []
+        while len(found) < looks and len(evidence.candidate) < self.max_replicates:
+            have = len(evidence.champion)
+            own: tuple[int, ...] = ()
+            others: tuple[int, ...] = ()
+            if not have:
+                others = (0,)
+            elif evidence.candidate and have < MIN_CHAMPION:
+                others = _new_seeds(evidence, MIN_CHAMPION - have)
+            else:
+                own = (_next_seed(evidence),)
+                if evidence.candidate and own[0] not in evidence.champion:
+                    others = own
+            found.append((own, others))
+            evidence = replace(
+                evidence,
+                candidate={**evidence.candidate, **dict.fromkeys(own, 0.0)},
+                champion={**evidence.champion, **dict.fromkeys(others, 0.0)},
+            )
+        return found
 
     def _exact(self, evidence: Evidence, candidate: float, champion: float) -> Decision:
         """Repeats agree, so one run says it all."""

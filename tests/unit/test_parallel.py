@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from autoresearch.engine import flight
 from autoresearch.engine.executor import LOST, Inline
 from autoresearch.engine.ledger import Ledger
 from autoresearch.engine.proposers.base import CONFLICT, NO_COST, Proposal, ProposerUnavailable
@@ -161,6 +162,26 @@ def test_many_that_win_are_measured_on_new_champions_in_turn_the_best_first(star
     assert [trial.id for trial in others] == [2, 4, 3], "2 was the first; of the others the best"
     # Each is measured twice: against the champion it began with, and on the one before it.
     assert [len(trial.won_against) for trial in others] == [1, 1, 1]
+
+
+def test_where_slots_are_many_winners_are_confirmed_sooner_and_decided_the_same(
+    start, root, monkeypatch
+):
+    monkeypatch.setattr(flight, "TURN_SHARE", 6)
+    found, hours, made = [], [], []
+    for looks in (1, flight.LOOKS):
+        monkeypatch.setattr(flight, "LOOKS", looks)
+        executor = Virtual(measured, 6)
+        with start(executor) as loop:
+            loop.run(Ideas((0, -0.1), (5, -0.12), (10, -0.03), (15, -0.02)), Budget())
+        found.append(told(loop))
+        hours.append(executor.now)
+        made.append(sum(len(t.replicates) + len(t.champion_replicates) for t in found[-1]))
+        again(root)
+    assert found[0] == found[1] and made[0] == made[1], "runs that nobody asked for don't count"
+    assert [t.status for t in found[0]].count(TrialStatus.KEEP) >= 3
+    assert any(trial.won_against for trial in found[0])
+    assert hours[1] < 0.8 * hours[0]
 
 
 def test_what_helps_no_more_on_the_new_champion_is_dropped(start, root):

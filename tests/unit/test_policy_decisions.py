@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -226,6 +227,27 @@ def test_new_seeds_are_shared_by_both():
 def test_turn_rotates_the_first_seed():
     seeds = {Confirm().decide(evidence({}, turn=t)).candidate_seeds[0] for t in range(6)}
     assert seeds == set(CHAMPION)
+
+
+@pytest.mark.parametrize("champion", [{}, {0: 1.0}, {3: 1.0, 4: 1.001}, CHAMPION])
+@pytest.mark.parametrize("turn", [0, 7])
+def test_what_is_foreseen_is_asked_for_as_long_as_it_stays_promising(champion, turn):
+    policy, asked, so_far = Confirm(), [], evidence({}, dict(champion), turn=turn)
+    foreseen = policy.foreseen(so_far, 20)
+    while (decision := policy.decide(so_far)).action == "measure":
+        look = decision.candidate_seeds, decision.champion_seeds
+        asked.append(look)
+        # Promising and never sure: two standard errors of one run ahead, and less with each.
+        ahead = 2.4 * NOISE.sd / math.sqrt(len(so_far.candidate) + 1)
+        so_far = replace(
+            so_far,
+            candidate=dict.fromkeys((*so_far.candidate, *decision.candidate_seeds), 1.0 - ahead),
+            champion={**so_far.champion, **dict.fromkeys(decision.champion_seeds, 1.0)},
+        )
+    assert len(asked) >= 2
+    assert asked == foreseen[: len(asked)]
+    assert sum(len(own) for own, _ in foreseen) == policy.max_replicates
+    assert Greedy().foreseen(so_far, 3) == []
 
 
 def test_direction_is_a_mirror():
