@@ -37,11 +37,13 @@ EDITS = [
 
 request = json.load(sys.stdin)
 tried = [entry["description"] for entry in request["history"]["tried"]]
+# What crashed is not mended. What conflicts with an edit that was kept meanwhile is made anew.
+anew = request["attempt"] == 0 or request["failure"]["kind"] == "conflict"
 for description, file, changes in EDITS:
     place = Path(file)
     text = place.read_text(encoding="utf-8")
     fits = all(old in text for old, _ in changes)
-    if description not in tried and fits and request["attempt"] == 0:
+    if description not in tried and fits and anew:
         for old, new in changes:
             text = text.replace(old, new, 1)
         place.write_text(text, encoding="utf-8")

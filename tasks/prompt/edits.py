@@ -53,7 +53,9 @@ tried = [entry["description"] for entry in request["history"]["tried"]]
 prompt = Path("prompt.md")
 text = prompt.read_text(encoding="utf-8")
 left = [edit for edit in EDITS if edit[0] not in tried and edit[1] in text]
-if left and request["attempt"] == 0:
+# What crashed is not mended. What conflicts with an edit that was kept meanwhile is made anew.
+anew = request["attempt"] == 0 or request["failure"]["kind"] == "conflict"
+if left and anew:
     description, old, new = left[0]
     prompt.write_text(text.replace(old, new, 1), encoding="utf-8")
     print(json.dumps({"description": description}))

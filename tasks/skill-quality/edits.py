@@ -69,7 +69,9 @@ EDITS = [
 request = json.load(sys.stdin)
 tried = [entry["description"] for entry in request["history"]["tried"]]
 left = [edit for edit in EDITS if edit[0] not in tried]
-if left and request["attempt"] == 0:
+# What crashed is not mended. What conflicts with an edit that was kept meanwhile is made anew.
+anew = request["attempt"] == 0 or request["failure"]["kind"] == "conflict"
+if left and anew:
     description, old, new = left[0]
     skill = Path("skill.md")
     text = skill.read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 """Every adapter against programs that behave as agents do: well, badly, and not at all."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -23,7 +24,7 @@ from autoresearch.engine.proposers.base import (
     ProposerUnavailable,
 )
 from autoresearch.engine.proposers.command import CommandProposer
-from autoresearch.engine.proposers.digest import Digest
+from autoresearch.engine.proposers.digest import Digest, Entry
 from autoresearch.engine.trial import Failure
 
 FAKE = Path(__file__).resolve().parents[1] / "agents" / "fake_agent.py"
@@ -282,17 +283,23 @@ print(json.dumps({"description": "fewer blocks", "predicted": -0.01,
 """
 
 
-def test_command(tmp_path):
+def test_command(tmp_path, monkeypatch):
     script, record = tmp_path / "propose.py", tmp_path / "asked.json"
     script.write_text(COMMAND)
     proposer = CommandProposer([sys.executable, str(script), str(record)])
-    request = request_for(tmp_path, seed=7, notes="no MLPs")
+    request = request_for(tmp_path, seed=7, notes="no MLPs", in_flight=("wider",))
     proposal = proposer.propose(request)
     assert proposal.problem == "" and proposal.description == "fewer blocks"
     assert proposal.predicted == -0.01 and proposal.cost.dollars == 0.5
     asked = json.loads(record.read_text())
     assert asked["seed"] == 7 and asked["notes"] == "no MLPs"
     assert asked["history"]["metric"] == "val_bpb"
+    last = asked["history"]["tried"][-1]
+    assert (last["description"], last["status"], last["delta"]) == ("wider", "in_flight", None)
+    assert asked["in_flight"] == ["wider"] and len(last) == len(dataclasses.fields(Entry))
+    assert not proposer.reentrant, "it answers soon: once at a time it knows all that is under way"
+    monkeypatch.setattr("autoresearch.engine.proposers.command.SOON_SECONDS", 0.0)
+    assert proposer.reentrant
     assert (request.folder / "train.py").read_text() == "DEPTH = 4\n"
 
 

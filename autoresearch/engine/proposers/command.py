@@ -9,7 +9,8 @@ The program is started in a scratch copy of the champion and gets one JSON objec
      "seed": 7, "dollars_left": null, "start": null, "in_flight": []}
 
 `start` names the former champion whose program is in the workspace instead of the champion's,
-`in_flight` the ideas that are being measured meanwhile.
+`in_flight` the ideas that are being measured meanwhile; these also end the list of what was tried
+in `history`, with the status "in_flight", so that who proposes what wasn't tried passes them over.
 It may print a line of JSON, the last one counts: {"description": "...", "predicted": -0.004,
 "cost": {"dollars": 0.01, "tokens_in": 900, "tokens_out": 80}}. Its exit code is not trusted: an
 edit counts, and no edit is no proposal. {"description": "why", "exhausted": true} without an edit
@@ -18,6 +19,7 @@ says that there will be none any more.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
@@ -39,6 +41,7 @@ from autoresearch.engine.proposers.base import (
     ProposerUnavailable,
     snapshot,
 )
+from autoresearch.engine.proposers.digest import Entry
 from autoresearch.engine.proposers.outcome import judge
 from autoresearch.engine.proposers.process import (
     Finished,
@@ -49,6 +52,9 @@ from autoresearch.engine.proposers.text import number, said
 from autoresearch.engine.sandbox import Tier
 from autoresearch.engine.trial import Cost, Trial
 
+SOON_SECONDS = 5.0  # in which a program answers that works off a list
+IN_FLIGHT = "in_flight"  # status in the history of what is being measured
+
 
 class CommandProposer:
     """Runs `command` (a list, or a string split as a shell would) for every proposal.
@@ -56,10 +62,12 @@ class CommandProposer:
     The program sees the common environment variables and those named in `pass_env`. It works in
     the folder `cwd` of the scratch copy. With a `tier` it is jailed: it can write in the copy
     alone and read nothing of yours beside it, and it has no network unless `network`.
+
+    One that answers soon is asked once at a time, and so knows of each idea before its own: many
+    work off a list. Asked together they would all propose the same.
     """
 
     name = "command"
-    reentrant = True
 
     def __init__(
         self,
@@ -81,6 +89,12 @@ class CommandProposer:
         self._cwd = cwd
         self._tier = tier
         self._network = network
+        self._took = 0.0  # seconds, the latest answer
+
+    @property
+    def reentrant(self) -> bool:
+        """May it be asked in several threads at the same time?"""
+        return self._took > SOON_SECONDS
 
     def check(self) -> None:
         """Raises ProposerUnavailable when there is no such program."""
@@ -105,6 +119,7 @@ class CommandProposer:
                     f"proposer command: {self._argv[0]} can't be started: {error}",
                     "give the full path of a program that can be executed",
                 ) from error
+        self._took = done.seconds
         report = said(done.stdout)
         proposal = judge(
             request,
@@ -155,12 +170,18 @@ def split_command(command: str) -> list[str]:
 
 
 def _message(request: ProposalRequest, program: Path) -> dict[str, Any]:
+    history = request.digest.to_dict()
+    undecided = dict.fromkeys(field.name for field in dataclasses.fields(Entry))
+    history["tried"] += [
+        {**undecided, "status": IN_FLIGHT, "description": description, "reason": ""}
+        for description in request.in_flight
+    ]
     return {
         "workspace": str(request.folder),
         "artifacts": list(request.artifacts),
         "program": str(program),
         "notes": request.notes,
-        "history": request.digest.to_dict(),
+        "history": history,
         "seconds": request.seconds,
         "attempt": request.attempt,
         "failure": None if request.failure is None else request.failure.to_dict(),
