@@ -60,6 +60,16 @@ def command() -> None:
 @command.command("run", short_help="propose, run, score, keep or drop, until the budget is spent")
 @FILE
 @click.option("--once", is_flag=True, help="One proposal; the exit code says what became of it.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Runs made at the same time on this machine, which they share: several trials are under "
+    "way then. For runs that wait (for a model's API, say) or use few of the cores; refused where "
+    "the scorer measures time.",
+)
 @budget_options
 @search_options
 @sandbox_option
@@ -78,7 +88,7 @@ def run(
     """Propose, run, score, keep or drop, until the task's budget is spent.
 
     The first run measures the files as they are: the baseline, and the noise. A run that was ended
-    in any way goes on where it stopped. Ctrl-C once ends after the trial under way, twice at once.
+    in any way goes on where it stopped. Ctrl-C once ends after what is under way, twice at once.
     Limits that aren't given are those of `budget` in the task file, which may also say who is told
     of keeps and trouble (`notify`) and where trials are tracked, too (`tracker`).
 

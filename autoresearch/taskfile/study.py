@@ -31,13 +31,14 @@ from typing import Any
 from autoresearch.engine.asking import digest_of
 from autoresearch.engine.control import Control
 from autoresearch.engine.errors import TaskError
+from autoresearch.engine.executor import Executor
 from autoresearch.engine.ledger import Ledger, export_tsv
 from autoresearch.engine.loop import Loop
 from autoresearch.engine.program import Program
 from autoresearch.engine.proposers.digest import Digest
 from autoresearch.engine.sandbox import Tier
 from autoresearch.engine.state import State
-from autoresearch.engine.task import Event, MeasureRequest
+from autoresearch.engine.task import Event, Measure, MeasureRequest
 from autoresearch.engine.trial import Replicate, Trial, TrialStatus
 from autoresearch.engine.workspace import Workspace
 from autoresearch.loop_parts import policy_of, sandbox_of
@@ -58,6 +59,7 @@ from autoresearch.taskfile.model import TaskFile, load
 from autoresearch.taskfile.mutators import WatchedProposer, mutator_of
 from autoresearch.taskfile.repository import Repository, make_work_folder
 from autoresearch.taskfile.tree import MainTree
+from autoresearch.taskfile.workers import executor_of, refuse_sharing
 
 HOLDOUT = "holdout"  # kind of a ledger record: a kept program's held-out score
 
@@ -91,15 +93,18 @@ class TaskStudy:
     ) -> Iterator[TaskStudy]:
         """The study with its loop, as the one writer; begun with the files as they are.
 
-        Of the options `sandbox`, `frontier` and `combine` count: the rest a task file says.
+        Of the options `sandbox`, `frontier`, `combine` and `workers` count: the rest a task file
+        says.
 
-        Raises TaskError, LedgerBusy naming the other writer, UncommittedChanges for artifacts that
-        were edited since, and what opening can raise.
+        Raises TaskError, UsageError for several workers where time is measured, LedgerBusy naming
+        the other writer, UncommittedChanges for artifacts that were edited since, and what opening
+        can raise.
         """
         study = cls.read(file)
         if on_event is not None:
             study.on_event = on_event
         study._options = options or Options()
+        refuse_sharing(study.task, study._options.workers or 1)
         study._tier = sandbox_of(study._options.sandbox)
         paths = study.place.programs(study.task)
         study._guard = Guard.of(study.place, study.task)
@@ -122,8 +127,10 @@ class TaskStudy:
         if not problem:
             self.tree.refuse_edits()
         self.repository.bring_support(self.task, paths, workspace)
-        self._loop = self._make_loop(workspace)
-        with self._loop:
+        measure = self._measure("scorer", workspace)
+        executor = executor_of(measure, self._options.workers or 1)
+        self._loop = self._make_loop(workspace, measure, executor)
+        with executor or contextlib.nullcontext(), self._loop:
             self._follow()
             self._write_table()
             self._measure_holdouts()
@@ -266,12 +273,12 @@ class TaskStudy:
                     f"begin anew: mv {self.place.work} {self.place.work}.{record.get('tag')}",
                 )
 
-    def _make_loop(self, workspace: Workspace) -> Loop:
+    def _make_loop(self, workspace: Workspace, measure: Measure, executor: Executor | None) -> Loop:
         return Loop(
             self.task,
             workspace,
             self.ledger,
-            self._measure("scorer", workspace),
+            measure,
             policy_of(self.task.policy),
             runs=self.runs,
             rules=RULES,
@@ -280,6 +287,7 @@ class TaskStudy:
             frontier=self._options.frontier,
             combine=self._options.combine,
             control=self.control,
+            executor=executor,
         )
 
     def _program(self) -> Program:
@@ -356,14 +364,20 @@ class TaskStudy:
         folder = workspace.program(str(trial.commit), trial.id, HOLDOUT)
         run_dir = self.run_folder(trial.id) / HOLDOUT
         shutil.rmtree(run_dir, ignore_errors=True)
+        # Beside other runs it is passed over: what it is at would be taken for what they are at.
+        told = _ignore if self.loop.in_flight else self._now.take
         try:
             measure = self._measure(HOLDOUT, workspace)
-            run: Replicate = measure(MeasureRequest(folder, 0, run_dir, self._now.take))
+            run: Replicate = measure(MeasureRequest(folder, 0, run_dir, told))
         finally:
             workspace.drop(folder)
         record = {"kind": HOLDOUT, "trial": trial.id, "run": run.to_dict()}
         self.ledger.append(record)
         self.on_event(HOLDOUT, record)
+
+
+def _ignore(name: str, data: Mapping[str, Any]) -> None:
+    """Takes an event and does nothing."""
 
 
 def score_id_of(task: TaskFile, role: str, files: str, support: str) -> str:
