@@ -10,6 +10,9 @@ Which run ends first is chance, and what a decision knows must not be. So runs t
 in in the order in which they were submitted; one that ended early waits for those before it, but
 no longer than PATIENCE. Slots stay busy meanwhile where a few runs more than slots are queued:
 see `ahead`.
+
+Many trials are held against one champion, and need it measured on the same seeds. Such a run is
+made once: others that ask for it follow the one that did so first.
 """
 
 from __future__ import annotations
@@ -18,11 +21,11 @@ import collections
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from autoresearch.engine.executor import BEGUN, Executor
-from autoresearch.engine.measuring import Runs, name_of
+from autoresearch.engine.measuring import MADE_FOR, Runs, name_of
 from autoresearch.engine.proposers.base import Proposal
 from autoresearch.engine.steps import Ask, Batch, Steps, Turn, Wanted
 from autoresearch.engine.task import Event
@@ -35,6 +38,7 @@ QUEUED_SHARE = 4  # one run more than slots is queued for so many slots
 TURN_SHARE = 32  # one job at a time has the turn for so many slots
 LOOKS = 4  # whose runs a job that has the turn makes at the same time, where there are as many
 
+_Key = tuple[str, str, int]  # commit, kind of device, seed
 Answer = Callable[["Job[Any]", Ask], "Proposal | None"]
 
 
@@ -69,8 +73,15 @@ class _Flying:
     kind: str
     order: int
     told: bool = False
+    leader: int | None = None  # the ticket of another trial's run that tells the same
     run: Replicate | None = None
     came_at: float = 0.0
+
+    @property
+    def key(self) -> _Key | None:
+        """What tells the same as this run; None where nothing does."""
+        program = self.wanted.program
+        return (program, self.kind, self.wanted.seed) if program else None
 
 
 class Flight:
@@ -95,6 +106,9 @@ class Flight:
         self._flying: dict[int, _Flying] = {}  # in the order of submission
         self._waiting: dict[int, _Flying] = {}  # those of them that ended
         self._submitted = 0
+        self._leaders: dict[_Key, int] = {}  # tickets of runs that others may follow
+        self._followers: dict[int, list[int]] = {}  # by the ticket of whom they follow
+        self._known: dict[_Key, tuple[int, Replicate]] = {}  # whose run it was, and what came of it
         self._having: set[Job[Any]] = set()  # the turn
         self._line: list[tuple[float, Job[Any]]] = []  # who waits for it, and for which gain
         self._counts: collections.Counter[str] = collections.Counter()
@@ -184,6 +198,7 @@ class Flight:
 
     def close(self) -> None:
         """Drop all that is under way; the jobs clear up behind themselves."""
+        self._followers.clear()
         for ticket in list(self._flying):
             self._forget(ticket, cancel=True)
         jobs, self.jobs = self.jobs, set()
@@ -216,6 +231,8 @@ class Flight:
         kind = self._kind(wanted.kind, self.executor.slots)
         self._submitted += 1
         flying = _Flying(job, place, wanted, attempt, kind, self._submitted)
+        if self._follow(flying):
+            return
         request = self._runs().request(
             wanted, attempt, lambda name, data: self._event(flying, name, data)
         )
@@ -223,6 +240,28 @@ class Flight:
         self._flying[ticket] = flying
         job._tickets.add(ticket)
         self._counts[kind] += 1
+        if flying.key is not None:
+            self._leaders[flying.key] = ticket
+
+    def _follow(self, flying: _Flying) -> bool:
+        """Have what another trial's run comes to, or came to; whether there is such a run."""
+        if flying.key is None:
+            return False
+        leader = self._leaders.get(flying.key)
+        number, run = self._known.get(flying.key, (flying.wanted.number, None))
+        if leader is None and number == flying.wanted.number:
+            return False
+        ticket = -self._submitted  # none of the executor's
+        self._flying[ticket] = flying
+        flying.job._tickets.add(ticket)
+        if leader is not None:
+            flying.leader = leader
+            number, run = self._flying[leader].wanted.number, self._flying[leader].run
+            if run is None:
+                self._followers.setdefault(leader, []).append(ticket)
+        if run is not None:
+            self._put(ticket, made_for(number, run))
+        return True
 
     def _arrive(self, ticket: int, run: Replicate) -> None:
         flying = self._flying.get(ticket)
@@ -231,6 +270,13 @@ class Flight:
         if not flying.told:
             self._event(flying, BEGUN, {})
         self._say("ran", {"id": flying.wanted.number, "run": name_of(flying.wanted)})
+        self._put(ticket, run)
+        for follower in self._followers.pop(ticket, ()):
+            self._put(follower, made_for(flying.wanted.number, run))
+
+    def _put(self, ticket: int, run: Replicate) -> None:
+        """A run has come, and waits to be taken in."""
+        flying = self._flying[ticket]
         flying.run, flying.came_at = run, self._clock() if len(self._flying) > 1 else 0.0
         self._waiting[ticket] = flying
 
@@ -244,17 +290,30 @@ class Flight:
             self._say("warning", {"id": flying.wanted.number, "message": message})
             self._submit(job, flying.place, flying.wanted, flying.attempt + 1)
             return job
+        if flying.key is not None and ticket >= 0 and run.failure is None and not run.disturbed:
+            self._known[flying.key] = flying.wanted.number, run
         job._came[flying.place] = runs.finish(flying.wanted, run)
         self._settle(job)
         return job
 
     def _forget(self, ticket: int, cancel: bool = False) -> None:
         flying = self._flying.pop(ticket)
-        self._counts[flying.kind] -= 1
         self._waiting.pop(ticket, None)
         flying.job._tickets.discard(ticket)
+        if ticket < 0:
+            others = [] if flying.leader is None else self._followers.get(flying.leader, [])
+            if ticket in others:
+                others.remove(ticket)
+            return
+        self._counts[flying.kind] -= 1
+        if flying.key is not None and self._leaders.get(flying.key) == ticket:
+            del self._leaders[flying.key]
         if cancel:
             self.executor.cancel(ticket)
+        for follower in self._followers.pop(ticket, ()):  # the first of them makes the run
+            left = self._flying.pop(follower)
+            left.job._tickets.discard(follower)
+            self._submit(left.job, left.place, left.wanted, left.attempt)
 
     def _event(self, flying: _Flying, name: str, data: Mapping[str, Any]) -> None:
         """Tell the watchers whose event it is. Where BEGUN isn't told, the first event tells it."""
@@ -326,6 +385,11 @@ class Flight:
 
     def _let_go(self, job: Job[Any]) -> None:
         self._having.discard(job)
+
+
+def made_for(number: int, run: Replicate) -> Replicate:
+    """A run that was made for trial `number`, as another trial has it: it took no time there."""
+    return replace(run, seconds={}, details={**run.details, MADE_FOR: number})
 
 
 def _arguments(ask: Ask) -> tuple[Any, ...]:

@@ -23,6 +23,7 @@ from autoresearch.engine.evidence import Evidence
 from autoresearch.engine.executor import LOST
 from autoresearch.engine.measuring import (
     DISTURBED_RETRIES,
+    MADE_FOR,
     Runs,
     code_lines_delta,
     measured,
@@ -241,7 +242,8 @@ class Judge:
             )
             own, others = runs[before[0] :], repeats[before[1] :]
             trial = replace(trial, **stage.fields(runs, repeats))
-            trial = replace(trial, extra_runs=spent + len(runs) - 1 + len(repeats))
+            made = sum(MADE_FOR not in run.details for run in (*runs, *repeats))
+            trial = replace(trial, extra_runs=spent + made - 1)
             ended = self._ended(own[-1], stage) if own else None
             if ended is not None:
                 return replace(trial, status=ended[0], reason=ended[1]), None
@@ -296,10 +298,10 @@ class Judge:
                 folders.append(
                     opened.enter_context(self.program(change.base, trial.id, "champion"))
                 )
-            labels = stage.own[1], stage.champion
+            labels, programs = (stage.own[1], stage.champion), ("", change.base)
             wanted = [
-                Wanted(folders[whose], trial.id, seed, labels[whose], kind=stage.kind)
-                for whose, seed in seeds
+                Wanted(folders[a], trial.id, seed, labels[a], (), stage.kind, programs[a])
+                for a, seed in seeds
             ]
             if curves and seeds[0][0] == 0:
                 wanted[0] = replace(wanted[0], champion_curves=curves)

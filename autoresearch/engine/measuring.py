@@ -31,6 +31,9 @@ BEFORE_THE_CLOCK = ("startup", "warmup")
 SLOW_START, SLOW_START_RATIO = 120.0, 3.0  # seconds; times the champion's slowest
 # Labels of runs of a trial's own program; its folder also holds extra runs of the champion.
 OWN = ("baseline", "candidate")
+# What a champion's run says that was made for another trial, whose number this is: no device was
+# busy with it a second time.
+MADE_FOR = "made_for"
 # Folders in a trial's folder that hold what was there before: of an attempt that crashed and was
 # mended, of a process that was killed amid a trial of the same number, and of runs against a
 # champion that was replaced meanwhile.

@@ -31,7 +31,8 @@ Edit = Callable[[Path, "Failure | None", int], Proposal]
 class Wanted:
     """One run of the program in `folder`, for trial `number`, on a kind of device.
 
-    With `champion_curves` a run that can't catch up with them may be stopped early.
+    With `champion_curves` a run that can't catch up with them may be stopped early. program: the
+    commit that is run, where what comes of it is for other trials, too.
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class Wanted:
     label: str
     champion_curves: tuple[Curve, ...] = ()
     kind: str = ""
+    program: str = ""
 
 
 def _never(place: int, run: Replicate) -> bool:

@@ -15,6 +15,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from autoresearch.engine.measuring import MADE_FOR
 from autoresearch.engine.proposers.text import clean, one_line
 from autoresearch.engine.trial import Replicate, Trial, TrialStatus
 
@@ -157,6 +158,8 @@ class Rows:
 
 
 def _tokens(run: Replicate) -> float:
+    if MADE_FOR in run.details:  # counted where it was made
+        return 0.0
     return finite(run.metrics.get("tokens")) or 0.0
 
 

@@ -298,14 +298,14 @@ def test_asked_to_stop_it_finishes_what_is_under_way(start):
         assert loop.run(Ideas(*ideas(30)), Budget()) == "asked to stop"
     begun = {record["id"] for record in loop.ledger.records("begun")}
     assert {trial.id for trial in loop.ledger.trials()} == {0, *begun}
-    assert 4 <= len(begun) <= 6
+    assert 4 <= len(begun) <= 10, "who waits for another's run of the champion holds no slot"
 
 
 def test_hours_that_are_over_end_what_begins(start):
     executor = Virtual(measured, 4, lambda request, number: 600.0)
     with start(executor) as loop:
         assert loop.run(Ideas(*ideas(60)), Budget(hours=1)) == "1 hours are over"
-    assert 3600 <= executor.now < 3600 + 6 * 600
+    assert 3600 <= executor.now <= 3600 + 6 * 600
     assert not loop.state.begun
 
 

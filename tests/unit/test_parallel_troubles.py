@@ -4,6 +4,7 @@ import subprocess
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +12,12 @@ from autoresearch.commands.run import several
 from autoresearch.engine import asking
 from autoresearch.engine.errors import StudyStopped
 from autoresearch.engine.executor import LOST
+from autoresearch.engine.flight import Flight
+from autoresearch.engine.measuring import Runs
 from autoresearch.engine.proposers.base import CONFLICT, FAILED, NO_COST, Proposal
+from autoresearch.engine.steps import Wanted, made
 from autoresearch.engine.task import Budget
-from autoresearch.engine.trial import Cost, Failure, TrialStatus
+from autoresearch.engine.trial import Cost, Failure, Replicate, TrialStatus
 from tests.unit.studies import measure
 from tests.unit.virtual import PROGRAM, Ideas, Virtual, move
 
@@ -286,3 +290,95 @@ def test_who_stops_it_is_told_what_is_still_to_be_done_and_loses_nothing_by_not_
     trials = loop.ledger.trials()
     assert decided < len(trials) == 5
     assert all(trial.status is TrialStatus.KEEP for trial in trials)
+
+
+# Runs that several trials need -------------------------------------------------------------------
+
+
+@pytest.fixture
+def flight(tmp_path):
+    """Four slots; a run takes as long as its seed says, and fails on seed 1."""
+    disturbed = ["a neighbour"]
+
+    def run(request, kind):
+        if request.seed == 1:
+            return Replicate(1, None, failure=Failure("training", "exception", "it broke"))
+        words = disturbed.pop() if request.seed == 9 and disturbed else ""
+        seconds = {"training": 10.0}
+        return Replicate(request.seed, 2.0, score_id="id", disturbed=words, seconds=seconds)
+
+    executor = Virtual(run, 4, lambda request, number: float(request.seed))
+    runs = Runs(tmp_path, 0, (), lambda: False)
+    return Flight(executor, lambda: runs, lambda name, data: None, clock=executor.clock)
+
+
+def wants(number, *seeds, label="champion", program="c0ffee", failing=False):
+    """A judging of trial `number` that needs these runs."""
+    wanted = [Wanted(Path(), number, seed, label, program=program) for seed in seeds]
+    if failing:
+        wanted.insert(0, Wanted(Path(), number, 1, "candidate"))
+    return (yield from made(wanted, lambda place, run: run.failure is not None))
+
+
+def whose(job):
+    """By whom each of a job's runs was made; None for itself."""
+    return [run.details.get("made_for") for run in job.value]
+
+
+def test_a_run_that_several_trials_need_is_made_once(flight):
+    jobs = [flight.begin(wants(number, 5, 6)) for number in (1, 2, 3)]
+    other = flight.begin(wants(4, 5, program="another"))
+    own = flight.begin(wants(5, 5, label="candidate", program=""))
+    assert flight.executor.submitted == flight.count() == 4 and flight.runs == 8
+    while flight.jobs:
+        flight.step()
+    assert [whose(job) for job in (*jobs, other, own)] == [
+        [None, None], [1, 1], [1, 1], [None], [None]
+    ]  # fmt: skip
+    assert [run.seconds for run in jobs[1].value] == [{}, {}], "no device was busy with it"
+    assert flight.finish(wants(6, 5))[0].details == {"made_for": 1}
+    assert flight.executor.submitted == 4
+    flight.finish(wants(1, 5))  # a trial's own is no other's
+    assert flight.executor.submitted == 5 and flight.count() == 0
+
+
+def test_who_follows_a_run_that_is_not_finished_makes_it(flight):
+    leader = flight.begin(wants(1, 8, failing=True))
+    followers = [flight.begin(wants(number, 8)) for number in (2, 3)]
+    while flight.jobs:
+        flight.step()
+    assert leader.value[-1].failure is not None
+    assert [whose(job) for job in followers] == [[None], [2]]
+    assert flight.executor.submitted == 3 and flight.count() == flight.runs == 0
+
+
+def test_a_shared_run_that_was_disturbed_is_made_again_once(flight):
+    jobs = [flight.begin(wants(number, 9)) for number in (1, 2)]
+    while flight.jobs:
+        flight.step()
+    assert all(job.value[0].disturbed == "" for job in jobs)
+    assert [whose(job) for job in jobs] == [[None], [1]]
+    assert flight.executor.submitted == 2
+
+
+def test_dropping_all_makes_nothing_anew(flight):
+    for number in (1, 2, 3):
+        flight.begin(wants(number, 8))
+    flight.close()
+    assert flight.executor.submitted == 1 and flight.runs == flight.count() == 0
+
+
+def test_trials_share_the_runs_of_their_champion(start):
+    loop = start(Virtual(measured, 4))
+    with loop:
+        loop.run(Ideas((0, -0.5), *[(n, 0.001 * n) for n in range(1, 10)]), Budget())
+    trials = loop.ledger.trials()
+    runs = [(trial, run) for trial in trials for run in trial.champion_replicates]
+    shared = [(trial, run) for trial, run in runs if "made_for" in run.details]
+    made_of = [(t.parent, run.seed) for t, run in runs if "made_for" not in run.details]
+    assert shared and len(set(made_of)) == len(made_of)
+    for trial, run in shared:
+        assert run.details["made_for"] != trial.id
+        assert run.score == loop.state.scores_of(trial.parent, run.score_id)[run.seed]
+    total = sum(t.extra_runs + 1 for t in trials[1:]) + len(trials[0].replicates)
+    assert total == loop.executor.submitted, "each run counts once"
