@@ -15,7 +15,6 @@ Mixed precision is explicit: matrices are fp32, the embeddings bring activations
 """
 
 import gc
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -286,22 +285,23 @@ def orthogonalize(g_NRS):
     if tall:  # the squares below are then the small ones
         x = x.mT
     R, S = x.shape[-2:]
-    one_RR = torch.eye(R, dtype=x.dtype, device=x.device)
-    # A step is x <- p x with p = a + b G + c G^2 and G = x x^T. As p and G commute, two of them are
-    # p2 p1 x, where G <- p1 G p1 between them: cheaper where x is long. Not more than two and not
-    # the first, which is the largest: bf16 would lose the small singular values in G.
+    # A step is x <- (a + p) x with p = b G + c G^2 and G = x x^T. As p and G commute, two of them
+    # are (a2 + p2) (a + p) x, where G <- (a + p) G (a + p) between them: cheaper where x is long.
+    # Not more than two and not the first, which is the largest: bf16 would lose the small singular
+    # values in G. A baddbmm(y, u, v, beta=a) is a y + u v in one pass.
     together = 2 if S >= 2 * R else 1
     rest = POLAR_EXPRESS[1:]
     pairs = [rest[i : i + together] for i in range(0, len(rest), together)]
-    for steps in [POLAR_EXPRESS[:1], *pairs]:
-        gram_NRR, product_NRR = runtime.gram(x), one_RR
-        for k, (a, b, c) in enumerate(steps):
-            square = runtime.gram(gram_NRR, alpha=c, add=gram_NRR, beta=b)  # b G + c G^2
-            p_NRR = square + a * one_RR
-            product_NRR = p_NRR @ product_NRR if k else p_NRR
-            if k + 1 < len(steps):
-                gram_NRR = p_NRR @ gram_NRR @ p_NRR
-        x = product_NRR @ x
+    for (a, b, c), *second in [POLAR_EXPRESS[:1], *pairs]:
+        gram_NRR = runtime.gram(x)
+        p_NRR = runtime.gram(gram_NRR, alpha=c, add=gram_NRR, beta=b)
+        for a2, b2, c2 in second:
+            half_NRR = torch.baddbmm(gram_NRR, p_NRR, gram_NRR, beta=a)
+            gram_NRR = torch.baddbmm(half_NRR, half_NRR, p_NRR, beta=a)
+            p2_NRR = runtime.gram(gram_NRR, alpha=c2, add=gram_NRR, beta=b2)
+            p_NRR = torch.baddbmm(a * p2_NRR + a2 * p_NRR, p2_NRR, p_NRR)
+            a = a * a2
+        x = torch.baddbmm(x, p_NRR, x, beta=a)
     return (x.mT if tall else x).float()
 
 
@@ -309,8 +309,9 @@ def orthogonalize(g_NRS):
 
 
 @runtime.compile
-def muon_step(params_NRS, grads_NRS, momentum_NRS, variance, lr, momentum, beta2, weight_decay):
+def muon_step(params, grads, momentum_NRS, variance, lr, momentum, beta2, weight_decay):
     """One Muon step in place for N matrices of one shape: momentum, orthogonalise, scale, decay."""
+    grads_NRS = torch.stack(grads)
     momentum_NRS.add_((grads_NRS - momentum_NRS) * (1 - momentum))
     update_NRS = orthogonalize(grads_NRS + (momentum_NRS - grads_NRS) * momentum)  # Nesterov
 
@@ -324,8 +325,9 @@ def muon_step(params_NRS, grads_NRS, momentum_NRS, variance, lr, momentum, beta2
     update_NRS = update_NRS * scale * (before / after.clamp(min=1e-10))
 
     # Cautious weight decay (arXiv:2510.12402): only where it pulls the same way as the update.
-    agrees = (update_NRS * params_NRS >= 0).float()
-    params_NRS.sub_(lr * (update_NRS + weight_decay * agrees * params_NRS))
+    for p_RS, update_RS in zip(params, update_NRS.unbind(0), strict=True):
+        agrees = (update_RS * p_RS >= 0).float()
+        p_RS.sub_(lr * (update_RS + weight_decay * agrees * p_RS))
 
 
 @runtime.compile
@@ -338,9 +340,9 @@ def adamw_step(param, grad, mean, square, lr, mix1, mix2, bias1, bias2, eps, shr
     param.copy_(param.float() * shrink - lr * update)
 
 
-def scalars(*values: float) -> Iterator[Any]:
+def scalars(*values: float) -> list[Any]:
     """Each number as a 0-d fp32 tensor."""
-    return (torch.tensor(value, dtype=torch.float32) for value in values)
+    return [torch.tensor(value, dtype=torch.float32) for value in values]
 
 
 class MuonAdamW:
@@ -372,7 +374,7 @@ class MuonAdamW:
 
     def step_adamw(self, group: dict[str, Any]) -> None:
         beta1, beta2 = group["betas"]
-        numbers = (
+        numbers = scalars(
             group["lr"],
             1 - beta1,
             1 - beta2,
@@ -383,16 +385,14 @@ class MuonAdamW:
         )
         for p, mean, square in zip(group["params"], group["mean"], group["square"], strict=True):
             if p.grad is not None:
-                adamw_step(p, p.grad, mean, square, *scalars(*numbers))
+                adamw_step(p, p.grad, mean, square, *numbers)
 
     def step_muon(self, group: dict[str, Any]) -> None:
         params = group["params"]
-        params_NRS = torch.stack([p.detach() for p in params])
-        grads_NRS = torch.stack([torch.zeros_like(p) if p.grad is None else p.grad for p in params])
-        lr = group["lr"] * max(1.0, params_NRS.size(-2) / params_NRS.size(-1)) ** 0.5
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+        lr = group["lr"] * max(1.0, params[0].size(0) / params[0].size(1)) ** 0.5
         numbers = scalars(lr, group["momentum"], group["beta2"], group["weight_decay"])
-        muon_step(params_NRS, grads_NRS, group["momentum_buffer"], group["variance"], *numbers)
-        torch._foreach_copy_(params, list(params_NRS.unbind(0)))
+        muon_step(params, grads, group["momentum_buffer"], group["variance"], *numbers)
 
 
 def make_optimizer(model: GPT) -> MuonAdamW:

@@ -62,9 +62,7 @@ def outer(x: Tensor, vec2: Tensor) -> Tensor:
 @inplace
 def addmm(x: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * x + alpha * mat1 @ mat2, rounded once."""
-    a, m, n = to_array(x), to_array(mat1), to_array(mat2)
-    wide = [v.astype(mx.float32) for v in (a, m, n)]
-    return wrap((beta * wide[0] + alpha * mx.matmul(wide[1], wide[2])).astype(a.dtype))
+    return wrap(mx.addmm(to_array(x), to_array(mat1), to_array(mat2), alpha=alpha, beta=beta))
 
 
 @inplace

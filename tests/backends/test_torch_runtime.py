@@ -359,7 +359,8 @@ def test_gram_is_a_product_with_the_own_transpose(runtime: ModuleType, rows: int
     x, add = torch.randn(2, rows, 5), torch.randn(2, rows, rows)
     assert torch.equal(runtime.gram(x), x @ x.mT)
     polynomial = runtime.gram(x, alpha=0.5, add=add, beta=-3.0)
-    assert torch.equal(polynomial, -3.0 * add + 0.5 * (x @ x.mT))
+    torch.testing.assert_close(polynomial, -3.0 * add + 0.5 * (x @ x.mT))
+    torch.testing.assert_close(runtime.gram(x[0], alpha=0.5, add=add[0], beta=-3.0), polynomial[0])
 
 
 @pytest.mark.parametrize("item", ["loss", "gram"])
