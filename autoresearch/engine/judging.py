@@ -222,7 +222,7 @@ class Judge:
         lines_delta = code_lines_delta(change)
         runs: list[Replicate] = []
         repeats: list[Replicate] = []
-        spent = trial.extra_runs + len(trial.screening) + len(trial.champion_screening)
+        spent = trial.extra_runs + bool(trial.screening)  # all that it was screened by
 
         def known(own: Sequence[Replicate], others: Sequence[Replicate]) -> Evidence:
             return self._evidence(trial, own, others, lines_delta, stage)
@@ -242,8 +242,8 @@ class Judge:
             )
             own, others = runs[before[0] :], repeats[before[1] :]
             trial = replace(trial, **stage.fields(runs, repeats))
-            made = sum(MADE_FOR not in run.details for run in (*runs, *repeats))
-            trial = replace(trial, extra_runs=spent + made - 1)
+            count = sum(MADE_FOR not in run.details for run in (*runs, *repeats))
+            trial = replace(trial, extra_runs=spent + count - 1)
             ended = self._ended(own[-1], stage) if own else None
             if ended is not None:
                 return replace(trial, status=ended[0], reason=ended[1]), None

@@ -382,3 +382,17 @@ def test_trials_share_the_runs_of_their_champion(start):
         assert run.score == loop.state.scores_of(trial.parent, run.score_id)[run.seed]
     total = sum(t.extra_runs + 1 for t in trials[1:]) + len(trials[0].replicates)
     assert total == loop.executor.submitted, "each run counts once"
+
+
+def test_each_run_counts_once_where_trials_are_screened(start):
+    def on_kinds(request, kind):
+        run = measure(request)
+        return replace(run, score=run.score + (0.5 if kind == "cheap" else 0.0), score_id=kind)
+
+    loop = start(Virtual(on_kinds, {"dear": 2, "cheap": 2}), screen="cheap", confirm="dear")
+    with loop:
+        loop.run(Ideas((0, GOOD), (1, BAD), (2, BAD), (3, -0.3), (4, -0.4)), Budget())
+    baseline, *trials = loop.ledger.trials()
+    assert any(t.champion_screening and t.replicates for t in trials)
+    first = len(baseline.replicates) + len(baseline.screening)
+    assert first + sum(t.extra_runs + 1 for t in trials) == loop.executor.submitted
