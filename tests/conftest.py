@@ -15,6 +15,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+# torch.compile's pool of compilers starts slower than it helps.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 # Tiers whose files take a minute rather than a second, first.
 SLOW = ("smoke", "exploits", "backends", "kernels")
@@ -52,3 +54,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "cache"
     monkeypatch.setenv("AUTORESEARCH_CACHE", str(root))
     return root
+
+
+@pytest.fixture
+def unprobed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choices that leave no speed to be measured: probes take up to a minute.
+
+    In a sandbox each process would measure anew, since it may not write the figures down.
+    """
+    for name, value in (("DTYPE", "float32"), ("COMPILE", "0"), ("ATTENTION", "sdpa")):
+        monkeypatch.setenv(f"AUTORESEARCH_{name}", value)

@@ -26,6 +26,13 @@ F = nn.functional
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def nothing_to_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A choice that leaves no speed to be measured, which takes a minute."""
+    monkeypatch.setenv("AUTORESEARCH_BACKEND", "mlx")
+    monkeypatch.setenv("AUTORESEARCH_DTYPE", "float32")
+
+
 @pytest.fixture(params=[False, True], ids=["eager", "compiled"])
 def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     policy(monkeypatch, compile=request.param)

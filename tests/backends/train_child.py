@@ -24,6 +24,8 @@ TINY = {
     "TOTAL_BATCH_SIZE": 512,
     "DEVICE_BATCH_SIZE": 4,
 }
+# The first choice on processors, and the only one of MLX: speeds aren't probed.
+ATTENTION = {"cpu": "dense", "mlx": "block_local"}
 
 
 def run_child(
@@ -41,6 +43,7 @@ def run_child(
         **os.environ,
         "AUTORESEARCH_BACKEND": backend,
         "AUTORESEARCH_DTYPE": dtype,
+        "AUTORESEARCH_ATTENTION": ATTENTION[backend],
         "AUTORESEARCH_COMPILE": "1" if compiled else "0",
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),

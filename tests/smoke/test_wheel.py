@@ -77,6 +77,7 @@ def test_init_and_two_seconds_of_training_from_the_wheel(scripts: Path, tmp_path
         "AUTORESEARCH_BACKEND": "cpu",
         "AUTORESEARCH_COMPILE": "0",
         "AUTORESEARCH_DTYPE": "float32",
+        "AUTORESEARCH_ATTENTION": "sdpa",
     }
     code = "import autoresearch, backends, prepare; print(autoresearch.__file__, prepare.__file__)"
     places = call(scripts / "python", "-c", code, cwd=tmp_path, env=env)

@@ -24,6 +24,7 @@ from tests.unit.command_line import make_fake_workspace, run
 from tests.unit.test_sample import TABLE
 from tests.unit.test_weights import RUN, SMALL, measure
 
+pytestmark = pytest.mark.usefixtures("unprobed")
 PROGRAM = (
     "from __future__ import annotations\nfrom dataclasses import dataclass\n"
     "WIDTH = 3\nNAME = 'é'\nENDS = {'.'}\n@dataclass\nclass Size:\n    depth: int\n" + TABLE

@@ -22,6 +22,7 @@ from prepare.tokenizer import Tokenizer
 from tests.unit.command_line import make_fake_workspace, run
 from tests.unit.test_weights import RUN, SMALL, measure
 
+pytestmark = pytest.mark.usefixtures("unprobed")
 LENGTH = 32
 # What comes next depends on the token alone, as a table says.
 TABLE = """
