@@ -302,6 +302,11 @@ class Study:
 
     def _note_sharing(self) -> None:
         """Say in the ledger how many runs share a device from now on, where that is new."""
+        if self._shared_by > 1 and self.settings.token_budget is None and self._by_time():
+            text = "runs share this device by time: one whose neighbour is idle or loading gets "
+            text += "more of it, and a better score. `token_budget` in autoresearch.toml, in place "
+            text += "of `time_budget`, makes scores that don't depend on it"
+            self.on_event("warning", {"message": text})
         before = ([1] + [int(r["shared_by"]) for r in self.ledger.records("sharing")])[-1]
         if before == self._shared_by:
             return
@@ -310,6 +315,13 @@ class Study:
             text += "something else, so the champion is measured anew"
             self.on_event("warning", {"message": text})
         self.ledger.append({"kind": "sharing", "shared_by": self._shared_by, "at": _utc()})
+
+    def _by_time(self) -> bool:
+        """Do those who share the device take turns on it? Of a processor each has its own cores."""
+        import backends
+
+        backend = None if self.jail is None else self.jail[0]
+        return backends.detected(backend).backend != "cpu"
 
     def _warn_of_constraints(self) -> None:
         """Once: a bound that the baseline breaks itself refuses everything that doesn't mend it."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
+import backends
 from autoresearch import cli, local_pool
 from autoresearch.commands.run import deal_options, read_options
 from autoresearch.console import Output
@@ -16,7 +18,7 @@ from autoresearch.engine.executor import Inline
 from autoresearch.engine.trial import Replicate
 from autoresearch.narration import narrated
 from autoresearch.study import Options, Study
-from tests.unit.command_line import make_fake_workspace
+from tests.unit.command_line import CPU, git, make_fake_workspace
 
 
 def measure(study: Any, request: Any) -> Replicate:
@@ -79,6 +81,26 @@ def test_who_shares_a_device_says_so_in_spec_and_ledger_and_fills_it_for_the_bas
     with Study.write(Path(), Options()):  # whatever measures nothing doesn't count
         pass
     assert len(study.ledger.records("sharing")) == 2
+
+
+@pytest.mark.usefixtures("workspace")
+@pytest.mark.parametrize("backend", ["cpu", "mps"])
+def test_who_shares_an_accelerator_by_time_is_told_what_that_does_to_scores(
+    backend, monkeypatch, capsys
+):
+    monkeypatch.setattr(Pool, "made", [], raising=False)
+    monkeypatch.setattr(local_pool, "LocalPool", Pool)
+    monkeypatch.setattr(backends, "detected", lambda requested=None: replace(CPU, backend=backend))
+    argv = ["run", "--workers", "2", "--share-device", "--trials", "1"]
+    assert cli.run(argv) == 0
+    warned = "runs share this device by time" in capsys.readouterr().err
+    assert warned == (backend != "cpu"), "of a processor each has its own cores"
+    if warned:
+        settings = Path("autoresearch.toml")
+        settings.write_text(settings.read_text() + "token_budget = 1000\n")
+        git("commit", "-qam", "count tokens")
+        assert cli.run(argv) == 0
+        assert "by time" not in capsys.readouterr().err
 
 
 def test_options_go_to_whom_they_name():
