@@ -338,8 +338,9 @@ def test_matmul_peak_and_versions(runtime: ModuleType) -> None:
 def test_attention_follows_the_policy_and_says_what_it_passed_over(
     runtime: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("AUTORESEARCH_ATTENTION")
     runtime.policy = replace(runtime.policy, attention="fa3", attention_order=("fa3", "flash"))
+    assert runtime.hardware  # looked up before nothing is asked for and speeds would be measured
+    monkeypatch.delenv("AUTORESEARCH_ATTENTION")
     q = torch.randn(1, 9, 2, 4)
     runtime.attention(q, q, q, 3)
     assert runtime._attention.name == "block_local"
