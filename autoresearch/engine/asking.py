@@ -5,6 +5,7 @@ loop.trial(Asker(loop, Source(proposer), budget))
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
@@ -206,7 +207,10 @@ class Threads:
         thread.start()
 
     def ended(self, timeout: float = 0.0) -> list[tuple[Any, Any]]:
-        """Those that ended, waiting up to `timeout` seconds for the first. Raises what they did."""
+        """Those that ended, waiting up to `timeout` seconds for the first.
+
+        Raises what one of them did, where none ended well before it: those are told first.
+        """
         found: list[tuple[Any, Any]] = []
         wait = bool(self._threads) and timeout > 0
         while True:
@@ -215,13 +219,23 @@ class Threads:
             except queue.Empty:
                 return found
             wait = False
-            self._threads.pop(key, None)
             if isinstance(came, BaseException):
+                if found:
+                    self._came.put((key, came))
+                    return found
+                self._threads.pop(key, None)
                 raise came
+            self._threads.pop(key, None)
             found.append((key, came))
 
-    def join(self) -> None:
-        """Wait for those that were told to end, not for ever."""
+    def join(self) -> list[Any]:
+        """Wait for those that were told to end, not for ever; what came of them and wasn't told."""
         until = time.monotonic() + JOIN_SECONDS
         for thread in list(self._threads.values()):
             thread.join(max(0.0, until - time.monotonic()))
+        left = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                left.append(self._came.get_nowait()[1])
+        self._threads.clear()
+        return [came for came in left if not isinstance(came, BaseException)]

@@ -10,6 +10,7 @@ in threads, so often that devices needn't wait for them.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from autoresearch.engine.combining import (
 )
 from autoresearch.engine.control import PAUSE
 from autoresearch.engine.course import Course, Decided
-from autoresearch.engine.errors import StudyStopped
+from autoresearch.engine.errors import EngineError, StudyStopped
 from autoresearch.engine.flight import Job
 from autoresearch.engine.frontier import start_of
 from autoresearch.engine.pausing import MOST_TIMES, backoff, crashing
@@ -44,6 +45,7 @@ LOOK_SECONDS = 1.0  # how often wishes from outside are looked at while runs are
 SYNC_SECONDS = 0.25  # how long decisions may be in the ledger and not on disk
 ANSWER_SECONDS = 0.1  # the same of answers that are waited for
 TOO_LATE = "the run ended while it was asked for"
+CUT_SHORT = "the run was cut short while it was asked for"
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,9 +109,16 @@ class Driver:
             self._ending = True
             self._flight.answer, loop.concurrent = usual, False
             loop.workspace.group(False)
-            self._threads.join()
+            self._cut_short(self._threads.join())
             for source in self._sources:
                 source.flush()
+
+    def _cut_short(self, answers: Sequence[Proposal]) -> None:
+        """Answers that come when nobody waits for them any more: what they cost is spent."""
+        with contextlib.suppress(EngineError):  # the ledger may be why all ends
+            for proposal in answers:
+                if proposal.cost != NO_COST:
+                    self._loop.no_proposal(replace(proposal, problem=CUT_SHORT))
 
     def _drive(self) -> str:
         while True:

@@ -316,7 +316,7 @@ class Loop:
         """Begin the trial of an edit; the Proposal, recorded, if that has a problem."""
         if proposal.problem:
             self.workspace.drop(scratch)
-            self._no_proposal(proposal)
+            self.no_proposal(proposal)
             return proposal
         self._last_id = self.next_id
         trial = replace(blank, id=self._last_id)
@@ -392,7 +392,8 @@ class Loop:
         self.in_flight.pop(trial.id, None)
         self.say("decided", {"trial": trial.to_dict()})
 
-    def _no_proposal(self, proposal: Proposal) -> None:
+    def no_proposal(self, proposal: Proposal) -> None:
+        """Write that a proposer gave no edit, and what that cost."""
         tokens = (proposal.cost.tokens_in or 0) + (proposal.cost.tokens_out or 0)
         cost = {**proposal.cost.to_dict(), "tokens": tokens}
         record = {"kind": "no_proposal", "problem": proposal.problem, "cost": cost, "at": _now()}

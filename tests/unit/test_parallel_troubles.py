@@ -15,6 +15,7 @@ from autoresearch.engine.executor import LOST
 from autoresearch.engine.flight import Flight
 from autoresearch.engine.measuring import Runs
 from autoresearch.engine.proposers.base import CONFLICT, FAILED, NO_COST, Proposal
+from autoresearch.engine.state import State
 from autoresearch.engine.steps import Wanted, made
 from autoresearch.engine.task import Budget
 from autoresearch.engine.trial import Cost, Failure, Replicate, TrialStatus
@@ -124,6 +125,35 @@ def test_proposers_that_do_not_end_hold_up_the_end_once_and_not_each(start, monk
         took = time.monotonic() - raised[0]
     until.set()
     assert 0.5 <= took < 2.0, "five that don't end would take 2.5 s"
+
+
+def test_what_answers_cost_that_nobody_waits_for_is_counted(start):
+    def says(number, request):
+        if number == 3:
+            raise KeyboardInterrupt
+        while not request.cancelled():
+            time.sleep(0.01)
+        return Proposal("", cost=Cost(1.0, 5, 5, "native"), problem="ended", problem_kind=FAILED)
+
+    with start(Virtual(measured, 3)) as loop, pytest.raises(KeyboardInterrupt):
+        loop.run(Threaded(says), Budget())
+    found = loop.ledger.records("no_proposal")
+    assert found and {record["problem"] for record in found} == {
+        "the run was cut short while it was asked for"
+    }
+    assert State.of(loop.ledger.records()).dollars == len(found) >= 2
+
+
+def test_what_one_thread_raises_is_told_after_what_others_answered():
+    threads = asking.Threads()
+    threads.start("answers", lambda: "an edit")
+    threads._threads["answers"].join()
+    threads.start("fails", lambda: 1 / 0)
+    threads._threads["fails"].join()
+    assert threads.ended() == [("answers", "an edit")] and len(threads) == 1
+    with pytest.raises(ZeroDivisionError):
+        threads.ended()
+    assert len(threads) == 0
 
 
 # Devices ----------------------------------------------------------------------------------------
