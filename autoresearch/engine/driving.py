@@ -32,6 +32,7 @@ from autoresearch.engine.flight import Job
 from autoresearch.engine.frontier import start_of
 from autoresearch.engine.pausing import MOST_TIMES, backoff, crashing
 from autoresearch.engine.proposers.base import EXHAUSTED, NO_COST, Proposal, Proposer
+from autoresearch.engine.room import Room
 from autoresearch.engine.spending import Spending
 from autoresearch.engine.steps import Ask
 from autoresearch.engine.task import Budget
@@ -69,6 +70,7 @@ class Driver:
         self._loop, self._budget = loop, budget
         self._spending = Spending(loop, budget, before)
         self._flight = loop.flight
+        self._room = Room(loop)
         self._sources = [Source(proposer) for proposer in proposers]
         self._turn = 0
         self._threads = Threads()
@@ -78,19 +80,7 @@ class Driver:
         self._held = False
         self._names = 0
         self._synced = 0.0
-        self._took: dict[str, tuple[float, int]] = {}  # seconds and times, of asking and judging
         self._began: dict[Job[Any], float] = {}
-
-    @property
-    def _several(self) -> bool:
-        """Can several trials be under way? Once they could they can, though slots go."""
-        self._loop.concurrent |= self._flight.slots(self._kind) > 1
-        return self._loop.concurrent
-
-    @property
-    def _kind(self) -> str:
-        """The kind of device that a trial's first run is made on."""
-        return self._loop.screen or self._loop.confirm
 
     def run(self) -> str:
         """Trial after trial; why it ended. What is under way is finished before."""
@@ -100,7 +90,7 @@ class Driver:
                 source.observe(trial)
         usual = self._flight.answer
         self._flight.answer = self._answer
-        loop.workspace.group(self._several)
+        loop.workspace.group(self._room.several)
         try:
             for trial in list(loop.state.begun.values()):
                 self._again(trial)
@@ -164,39 +154,23 @@ class Driver:
 
     def _begin_one(self) -> bool:
         """Begin a trial, or ask for one, if there is room; whether there was."""
-        room = self._has_room()
+        room = self._room.to_begin()
         if room and self._begin_combination():
             return True
         for place in range(len(self._sources)):
             source = self._sources[(self._turn + place) % len(self._sources)]
-            threaded = self._several and not source.instant
+            threaded = self._room.several and not source.instant
             if source.ready and (self._has_room_to_ask() if threaded else room):
                 self._turn += place + 1
                 self._ask(source, threaded)
                 return True
         return False
 
-    def _has_room(self) -> bool:
-        """Would a slot be idle without another trial, soon?"""
-        loop, flight = self._loop, self._flight
-        if not self._several:
-            return not flight.jobs
-        if loop.screen:  # what passes the screen is not to pile up before the other kind
-            waiting = flight.count(loop.confirm)
-            if waiting >= 2 * flight.slots(loop.confirm) + flight.ahead(loop.confirm):
-                return False
-        return flight.count(self._kind) < flight.slots(self._kind) + flight.ahead(self._kind)
-
     def _has_room_to_ask(self) -> bool:
-        """Should another edit be asked for ahead? As many as come while runs are made."""
+        """Should another edit be asked for ahead?"""
         if self._threads and self._spending.unknown:
             return False
-        slots = self._flight.slots(self._kind)
-        asking, judging = (self._mean(name) for name in ("ask", "judge"))
-        ahead = math.ceil(slots * asking / judging) if asking and judging else 0
-        ahead = min(max(ahead, self._flight.ahead(self._kind)), slots)
-        under_way = len(self._flight.jobs) - self._flight.waiting + len(self._threads)
-        return under_way < slots + ahead
+        return self._room.to_ask(len(self._threads))
 
     def _begin_combination(self) -> bool:
         """Begin the trial of near-misses together, where that is asked for and there are some."""
@@ -226,7 +200,7 @@ class Driver:
         start = start_of(loop.state, loop.task.objective, loop.frontier, ahead)
         reserved = self._spending.reserved(ahead)
         # Who answers in a moment doesn't look at the champions before; a copy of them takes one.
-        looks = not (self._several and source.instant)
+        looks = not (self._room.several and source.instant)
         blank, scratch = loop.open(start, name=self._name(), repository=looks)
         asker = Asker(loop, source, self._budget, start, reserved, ahead, self._cancelled)
         at = loop.clock() if threaded else None
@@ -247,7 +221,7 @@ class Driver:
 
     def _name(self) -> str:
         """Of a scratch copy, told apart from others that are out."""
-        if not self._several:
+        if not self._room.several:
             return "candidate"
         self._names += 1
         return f"candidate-{self._names}"
@@ -261,7 +235,7 @@ class Driver:
     def _answer(self, job: Job[Any], ask: Ask) -> Proposal | None:
         """Ask for a repair; in a thread where that takes long and other trials are under way."""
         asker = ask.edit
-        if not isinstance(asker, Asker) or not self._several or asker.source.instant:
+        if not isinstance(asker, Asker) or not self._room.several or asker.source.instant:
             return ask.edit(ask.scratch, ask.failure, ask.attempt)
         to_ask = asker.request(ask.scratch, ask.failure, ask.attempt)
         if isinstance(to_ask, Proposal):
@@ -324,7 +298,7 @@ class Driver:
     def _begun(self, job: Job[Decided] | Proposal) -> None:
         if isinstance(job, Proposal):
             return
-        self._began[job] = self._loop.clock() if self._several else 0.0
+        self._began[job] = self._loop.clock() if self._room.several else 0.0
         if job.ended:
             self._decided(job)
 
@@ -357,7 +331,7 @@ class Driver:
         for (key, source), proposal in self._threads.ended(timeout):
             source.asked -= 1
             if isinstance(key, _Request):
-                self._note("ask", self._loop.clock() - (key.at or 0.0))
+                self._room.asked(self._loop.clock() - (key.at or 0.0))
                 self._proposed(key, proposal)
                 continue
             self._flight.answered(key, proposal)
@@ -369,8 +343,8 @@ class Driver:
         began = self._began.pop(job)
         trial = self._loop.settle(job)
         self._combinable = True
-        if self._several:
-            self._note("judge", self._loop.clock() - began)
+        if self._room.several:
+            self._room.judged(self._loop.clock() - began)
         for source in self._sources:
             source.stuck = False
             source.observe(trial)
@@ -398,13 +372,6 @@ class Driver:
         """Shall a proposer end that was asked? Where trials are made one by one, not before its
         deadline for hours that are over."""
         loop = self._loop
-        late = self._several and (loop.stops or loop.seconds_left <= 0)
+        # It is asked in the proposer's thread: the executor is the driver's alone.
+        late = loop.concurrent and (loop.stops or loop.seconds_left <= 0)
         return self._ending or loop.stop_asked or late
-
-    def _note(self, name: str, seconds: float) -> None:
-        total, times = self._took.get(name, (0.0, 0))
-        self._took[name] = total + seconds, times + 1
-
-    def _mean(self, name: str) -> float:
-        total, times = self._took.get(name, (0.0, 0))
-        return total / times if times else 0.0
