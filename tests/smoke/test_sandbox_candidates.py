@@ -91,11 +91,25 @@ def test_an_honest_candidate_trains_and_is_scored(tier, tmp_path, settings, monk
     assert not (tmp_path / "run" / "work").exists()
 
 
-def test_reading_the_text_fails_or_finds_nothing(tier, tmp_path, settings, corpus):
+def test_the_text_and_the_network_are_out_of_reach(tier, tmp_path, settings, corpus):
+    """Both in one run; the refusal of the text is what it ends by."""
     path = str(corpus / "valid.txt")
-    outcome = run(tier, tmp_path, settings, build=f"open({path!r}).read()")
+    act = f"""
+    refused = []
+    for reach in (
+        lambda: open({path!r}).read(),
+        lambda: __import__("socket").create_connection(("127.0.0.1", 9)),
+    ):
+        try:
+            reach()
+        except OSError as error:
+            refused.append(error)
+    assert len(refused) == 2, refused
+    raise refused[0]"""
+    outcome = run(tier, tmp_path, settings, build=act.strip())
     assert isinstance(outcome, Failure), outcome
     assert any(f"read {path} (forbidden)" in line for line in outcome.touched)
+    assert any(line.startswith("socket ") for line in outcome.touched)
     assert outcome.tier == tier.name
     if tier.strict:
         assert outcome.kind == "exception"
@@ -115,14 +129,6 @@ def test_a_refusal_that_is_swallowed_still_ends_an_unprotected_run(tmp_path, set
     outcome = run(unprotected, tmp_path, settings, build=act.strip())
     assert isinstance(outcome, Failure), outcome
     assert outcome.kind == "forbidden"
-
-
-def test_an_internet_socket_is_refused(tier, tmp_path, settings):
-    act = "__import__('socket').create_connection(('127.0.0.1', 9))"
-    outcome = run(tier, tmp_path, settings, build=act)
-    assert isinstance(outcome, Failure), outcome
-    assert any(line.startswith("socket ") for line in outcome.touched)
-    assert outcome.kind == ("exception" if tier.strict else "forbidden")
 
 
 def test_too_many_processes_end_the_run(tier, tmp_path, settings, monkeypatch):
