@@ -149,6 +149,14 @@ def wait_for(enough: Callable[[], Any]) -> None:
         time.sleep(0.05)
 
 
+def flight(folder: Path, capsys: Any) -> set[tuple[int, str]]:
+    """What `status` says is under way: trials, and what they are at."""
+    capsys.readouterr()
+    assert cli.run(["status", "--dir", str(folder), "--json"]) == 0
+    now = json.loads(capsys.readouterr().out)["now"]
+    return {(run["id"], run["phase"]) for run in now.get("flight", ())}
+
+
 @pytest.mark.skipif(os.name != "posix", reason="kills are POSIX signals")
 def test_killed_with_three_under_way_it_goes_on_with_all_of_them(make, capsys):
     folder = make("killed", wait=0)
@@ -160,12 +168,8 @@ def test_killed_with_three_under_way_it_goes_on_with_all_of_them(make, capsys):
     )
     try:
         wait_for(lambda: len(started(folder)) == 3)
-        capsys.readouterr()
-        assert cli.run(["status", "--dir", str(folder), "--json"]) == 0
-        now = json.loads(capsys.readouterr().out)["now"]
-        assert {(run["id"], run["phase"]) for run in now["flight"]} == {
-            (number, "scoring") for number in (1, 2, 3)
-        }
+        three = {(number, "scoring") for number in (1, 2, 3)}
+        wait_for(lambda: flight(folder, capsys) == three)  # it hears of its runs a moment later
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
