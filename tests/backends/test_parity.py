@@ -32,7 +32,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         for name in ("gradients", "updated", "decayed"):
             found[backend][name] = dict(np.load(job[name]))
     half = {**job, "kind": "train", "weights": str(folder / "half.safetensors"), "fresh": True}
-    half["plain_steps"] = True
+    half["plain_adamw"] = True
     (found["bfloat16"],) = run_child(folder, "cpu", [half], dtype="bfloat16")
     return found
 

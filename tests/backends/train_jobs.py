@@ -94,11 +94,11 @@ def fit(module: Any, model: Any, steps: int) -> dict[str, Any]:
 def train(job: dict[str, Any]) -> dict[str, Any]:
     """Trains for `steps` optimizer steps, from the model's own weights if `job["fresh"]`.
 
-    If `job["plain_steps"]` the optimizer's steps aren't compiled, which takes longer than all else.
+    If `job["plain_adamw"]` AdamW isn't compiled: one kernel for each shape, and the same in all.
     """
     module = load(job)
-    for name in ("muon_step", "adamw_step") if job.get("plain_steps") else ():
-        setattr(module, name, getattr(module, name).__wrapped__)
+    if job.get("plain_adamw"):
+        module.adamw_step = module.adamw_step.__wrapped__
     model = build(module, job["weights"], disturb=not job.get("fresh"))
     return fit(module, model, job["steps"])
 
