@@ -62,7 +62,7 @@ def folder(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.setenv("AUTORESEARCH_DTYPE", "float32")
     monkeypatch.setenv("AUTORESEARCH_ATTENTION", "sdpa")
     monkeypatch.setenv("AUTORESEARCH_COMPILE", "1")
-    monkeypatch.setattr("autoresearch.study.Pretraining", Harness)
+    monkeypatch.setattr("autoresearch.loop_parts.Pretraining", Harness)
     monkeypatch.setattr(Harness, "disturbed_from", math.inf)
     place, there = search_workspace(tmp_path / "search", "cpu")
     assert not there
