@@ -199,10 +199,8 @@ def cluster_options(function: F) -> F:
     def command(**given: Any) -> Any:
         there = given["engine"] == "ray"
         for name in ("address", "confirm", "screen", "memory"):
-            if given[name] and not there:
+            if given[name] not in ("", None) and not there:
                 raise click.UsageError(f"--{name} goes with --engine ray")
-        if given["memory"] is not None:
-            given["memory"] = int(given["memory"] * 2**30)
         if there and given["share_device"]:
             raise click.UsageError("--share-device is for this machine's; leave out --engine ray")
         return function(**given)

@@ -59,7 +59,7 @@ class Options:
     workers: runs made at the same time, None for one per accelerator; more than accelerators only
     where they may `share_device`. engine: "local", or "ray" for the cluster at `address`, where
     devices of the kind `confirm` decide, "" for the first there is, and those of `screen`, if any,
-    sort candidates out first; devices there have `memory` bytes, None for what the preset asks.
+    sort candidates out first; devices there have `memory` GiB, None for what the preset asks.
     """
 
     tag: str | None = None
@@ -77,7 +77,7 @@ class Options:
     address: str = ""
     confirm: str = ""
     screen: str = ""
-    memory: int | None = None
+    memory: float | None = None
 
 
 @dataclass

@@ -28,6 +28,8 @@ def ray_executor(
     `prepare_dataset` raise.
     """
 
+    asked = options.memory
+
     def tell(message: str) -> None:
         study.on_event("warning", {"message": message})
 
@@ -39,18 +41,18 @@ def ray_executor(
         screen=options.screen,
         most=options.workers,
         devices=study.settings.devices,
-        memory=memory_of(study.settings.preset) if options.memory is None else options.memory,
+        memory=int(GIB * (asked_by(study.settings.preset) if asked is None else asked)),
         tokens=lambda: Tokens.of(study.settings, study.on_event),
         tell=tell,
         earlier=earlier,
     )
 
 
-def memory_of(preset: str) -> int:
-    """Bytes of memory that a preset asks of a device; 0 for one that isn't known here."""
+def asked_by(preset: str) -> float:
+    """GiB of memory that a preset asks of a device; 0 for one that isn't known here."""
     from autoresearch.preset import load_preset
 
     try:
-        return int(load_preset(preset).requires.min_memory_gb * GIB)
+        return load_preset(preset).requires.min_memory_gb
     except UsageError:
         return 0  # a workspace from elsewhere: its own preset file stayed there

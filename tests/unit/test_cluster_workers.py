@@ -6,7 +6,7 @@ import pytest
 
 from autoresearch.cluster import wire
 from autoresearch.cluster.nodes import Node
-from autoresearch.cluster.opening import memory_of
+from autoresearch.cluster.opening import asked_by
 from autoresearch.cluster.workers import Workers
 from prepare.errors import EnvironmentProblem
 
@@ -80,5 +80,5 @@ def test_of_two_devices_under_one_name_the_second_is_left_out():
 
 
 def test_a_preset_tells_the_memory_that_runs_need_and_an_unknown_one_nothing():
-    assert memory_of("rtx-4090") == 20 * GIB
-    assert memory_of("somebody's own") == 0
+    assert asked_by("rtx-4090") == 20
+    assert asked_by("somebody's own") == 0
