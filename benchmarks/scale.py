@@ -23,7 +23,7 @@ if str(HERE) not in sys.path:
 
 from scale_simulator import Setting, simulate  # noqa: E402
 
-TRIALS = {1: 20, 8: 100, 64: 400, 512: 1_200, 2_000: 8_000, 10_000: 15_000}
+TRIALS = {1: 100, 8: 200, 64: 400, 512: 1_200, 2_000: 8_000, 10_000: 15_000}
 MOST_TRIALS = 20_000  # of a study that has a goal
 
 
@@ -36,24 +36,26 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON; what else it holds is left")
     options = parser.parse_args()
     rows = []
-    for devices in map(int, options.devices.split(",")):
-        if options.goal is None:
-            rows.append(study(devices))
-        else:
-            rows.append(to_goal(devices, options.goal, options.seeds))
-        if options.output:
-            name = "rows" if options.goal is None else "to_goal"
-            path, about = options.output, {"cpu_count": os.cpu_count(), "load": os.getloadavg()}
-            found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-            found |= {"conditions": {**about, "os": platform.system()}, name: rows}
-            path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    # Removed at the end: ext4 gives no inode again in the minutes after it was freed, and looks at
+    # each of them for every new file, so that removing one study would slow the next.
+    with tempfile.TemporaryDirectory() as root:
+        for devices in map(int, options.devices.split(",")):
+            if options.goal is None:
+                rows.append(study(devices, Path(root)))
+            else:
+                rows.append(to_goal(devices, options.goal, options.seeds, Path(root)))
+            if options.output:
+                name = "rows" if options.goal is None else "to_goal"
+                path, about = options.output, {"cpu_count": os.cpu_count(), "load": os.getloadavg()}
+                found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+                found |= {"conditions": {**about, "os": platform.system()}, name: rows}
+                path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def study(devices: int) -> dict[str, Any]:
+def study(devices: int, root: Path) -> dict[str, Any]:
     """Some waves of trials: the rates."""
     setting = Setting(devices, TRIALS.get(devices, 20 + 3 * devices // 2))
-    with tempfile.TemporaryDirectory() as folder:
-        row = simulate(Path(folder), setting)
+    row = simulate(root / f"{devices}", setting)
     print(
         f"{devices:>6} devices: {row['trials_per_hour'] or 0:8.0f} trials/h, driver "
         f"{row['driver_cpu_ms_per_trial']:.1f} ms of processor a trial "
@@ -65,12 +67,12 @@ def study(devices: int) -> dict[str, Any]:
     return row
 
 
-def to_goal(devices: int, goal: float, seeds: int) -> dict[str, Any]:
+def to_goal(devices: int, goal: float, seeds: int, root: Path) -> dict[str, Any]:
     """Studies by as many proposers until each is so much better; when they were."""
     hours, trials = [], []
     for seed in range(1, seeds + 1):
-        with tempfile.TemporaryDirectory() as folder:
-            row = simulate(Path(folder), Setting(devices, MOST_TRIALS, seed=seed, goal=goal))
+        setting = Setting(devices, MOST_TRIALS, seed=seed, goal=goal)
+        row = simulate(root / f"{devices}-{seed}", setting)
         when = (at for at, worth in row["reached"] if worth >= goal)
         hours.append(next((at / 3600 for at in when), None))
         trials.append(row["trials"])

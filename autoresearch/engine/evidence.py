@@ -11,11 +11,16 @@ Three things make the champion's place uncertain, and the estimate allows for ea
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 from autoresearch.engine.noise import Noise, tamed
 
@@ -34,8 +39,8 @@ MOST_MOVED = 1.0
 # and a dropped run this many sd from it says nothing of where.
 BEHIND, FAR = 1.0, 4.0
 ROUNDS = 6
-# More dropped runs than this are rounded to this share of a standard deviation.
-MANY, FINE = 200, 1 / 32
+# Chances are worked out at steps of so many standard deviations, and between them by lines.
+FINE = 1 / 512
 # A candidate noisier than the pool by this ratio of variances is judged by its own scatter.
 UNSTABLE_RATIO = 9.0
 
@@ -117,7 +122,7 @@ def estimate_effect(evidence: Evidence) -> Estimate:
     levels = {seed: _Level(quality) for seed, quality in champion.items()}
     ahead = _mean(candidate.values()) - _mean(champion.values())
     if ahead > -BEHIND * noise.sd:
-        levels = _informed(levels, _dropped_runs(evidence), own, shared)
+        levels = _informed(levels, evidence, own, shared)
     mine = own + _excess_variance(list(evidence.candidate.values()), noise.sd)
     return _least_squares(candidate, levels, mine, own, shared, sign)
 
@@ -133,12 +138,6 @@ def _champion_runs(evidence: Evidence, own: float) -> dict[int, float]:
     return runs
 
 
-def _dropped_runs(evidence: Evidence) -> list[tuple[int, float]]:
-    """Seed and quality of what was dropped, less the champion's own run under another name."""
-    sign, known = evidence.sign, evidence.champion if evidence.ties_tell else {}
-    return [(seed, sign * score) for seed, score in evidence.dropped if known.get(seed) != score]
-
-
 def _place(levels: Mapping[int, _Level], own: float, shared: float) -> tuple[float, float]:
     """The champion's quality over all seeds, and the variance of that."""
     weights = {seed: 1 / (shared + own / level.runs) for seed, level in levels.items()}
@@ -147,7 +146,7 @@ def _place(levels: Mapping[int, _Level], own: float, shared: float) -> tuple[flo
 
 
 def _informed(
-    levels: dict[int, _Level], dropped: Sequence[tuple[int, float]], own: float, shared: float
+    levels: dict[int, _Level], evidence: Evidence, own: float, shared: float
 ) -> dict[int, _Level]:
     """The champion's levels with each dropped first run counted as a run of the champion's own,
     by the chance that it did nothing.
@@ -155,27 +154,37 @@ def _informed(
     Expectation-maximisation for a mixture of no effect, harm below and gain above, in which
     the step between harm and gain shifts what does nothing up a little.
     """
-    sd = math.sqrt(own)
-    start, variance = _place(levels, own, shared)
-    expected = _on_each_seed(levels, own, shared)
-    near = [(s, x) for s, x in dropped if s in levels and abs(x - expected[s]) < FAR * sd]
-    if not near or sd == 0:
+    sd, dropped = math.sqrt(own), evidence.dropped
+    if not dropped or sd == 0:
         return levels
-    lift, moved, places = (HARM - GAIN) / NOTHING * sd, levels, _places(near, sd)
+    import numpy as np
+
+    start, variance = _place(levels, own, shared)
+    seeds, expected = sorted(levels), np.array(_on_each_seed(levels, own, shared))
+    rows = np.fromiter(itertools.chain.from_iterable(dropped), float, 2 * len(dropped))
+    there, scores = np.searchsorted(seeds, rows[::2]).clip(max=len(seeds) - 1), rows[1::2]
+    runs = evidence.sign * scores
+    near = (np.array(seeds)[there] == rows[::2]) & (abs(runs - expected[there]) < FAR * sd)
+    if evidence.ties_tell:  # not the champion's own run under another name
+        near &= scores != np.array([evidence.champion[seed] for seed in seeds])[there]
+    there, runs = there[near], runs[near]
+    if not runs.size:
+        return levels
+    quality = [levels[seed].quality for seed in seeds]
+    lifted, moved = runs + (HARM - GAIN) / NOTHING * sd, levels
+
+    def added(values: NDArray[np.float64]) -> Any:
+        return np.bincount(there, values, len(seeds))
+
     for _ in range(ROUNDS):
-        sums = {seed: [0.0, 0.0, 0.0] for seed in levels}
-        for seed, x, times in places:
-            chance = _chance_of_nothing((x - expected[seed]) / sd)
-            weight, cell = times * chance, sums[seed]
-            cell[0] += weight
-            cell[1] += weight * (x + lift)
-            cell[2] += weight * chance  # what an uncertain membership is worth
-        moved = {
-            seed: _Level((level.quality + sums[seed][1]) / (1 + sums[seed][0]), 1 + sums[seed][2])
-            for seed, level in levels.items()
-        }
-        before, expected = expected, _on_each_seed(moved, own, shared)
-        if all(abs(expected[seed] - before[seed]) < 0.02 * sd for seed in levels):
+        chance = _chances_of_nothing((runs - expected[there]) / sd)
+        counts = 1 + added(chance)
+        informed = 1 + added(chance * chance)  # what an uncertain membership is worth
+        means = (quality + added(chance * lifted)) / counts
+        found = zip(seeds, map(float, means), map(float, informed), strict=True)
+        moved = {seed: _Level(mean, count) for seed, mean, count in found}
+        before, expected = expected, np.array(_on_each_seed(moved, own, shared))
+        if (abs(expected - before) < 0.02 * sd).all():
             break
     place, _ = _place(moved, own, shared)
     most = MOST_MOVED * math.sqrt(variance)
@@ -183,23 +192,30 @@ def _informed(
     return {seed: _Level(level.quality + back, level.runs) for seed, level in moved.items()}
 
 
-def _places(runs: Sequence[tuple[int, float]], sd: float) -> list[tuple[int, float, int]]:
-    """Runs as seed, quality and how often. Hundreds are rounded, far below their noise: this is
-    gone over many times at each decision."""
-    if len(runs) <= MANY:
-        return [(seed, x, 1) for seed, x in runs]
-    step = FINE * sd
-    found = Counter((seed, round(x / step)) for seed, x in runs)
-    return [(seed, place * step, times) for (seed, place), times in found.items()]
-
-
-def _on_each_seed(levels: Mapping[int, _Level], own: float, shared: float) -> dict[int, float]:
-    """What a run without effect is expected to score on each of the champion's seeds."""
+def _on_each_seed(levels: Mapping[int, _Level], own: float, shared: float) -> list[float]:
+    """What a run without effect is expected to score on each of the champion's seeds, in order."""
     place, _ = _place(levels, own, shared)
-    return {
-        seed: place + (level.quality - place) * shared / (shared + own / level.runs)
-        for seed, level in levels.items()
-    }
+    return [
+        place + (level.quality - place) * shared / (shared + own / level.runs)
+        for _, level in sorted(levels.items())
+    ]
+
+
+def _chances_of_nothing(u: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`_chance_of_nothing` of each, to 1e-6: this is asked hundreds of times at each decision."""
+    import numpy as np
+
+    places, chances = _table()
+    return np.interp(u, places, chances)
+
+
+@functools.cache
+def _table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where `_chance_of_nothing` was worked out, and what it is there."""
+    import numpy as np
+
+    places = np.arange(-2 * FAR, 2 * FAR + FINE, FINE)
+    return places, np.array([_chance_of_nothing(float(u)) for u in places])
 
 
 def _chance_of_nothing(u: float) -> float:

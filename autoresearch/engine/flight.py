@@ -18,6 +18,7 @@ made once: others that ask for it follow the one that did so first.
 from __future__ import annotations
 
 import collections
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -104,7 +105,7 @@ class Flight:
         self._runs, self._say, self._clock = runs, say, clock
         self.answer: Answer = answer or (lambda job, ask: ask.edit(*_arguments(ask)))
         self._flying: dict[int, _Flying] = {}  # in the order of submission
-        self._waiting: dict[int, _Flying] = {}  # those of them that ended
+        self._waiting: dict[int, _Flying] = {}  # those of them that ended, as they came
         self._submitted = 0
         self._leaders: dict[_Key, int] = {}  # tickets of runs that others may follow
         self._followers: dict[int, list[int]] = {}  # by the ticket of whom they follow
@@ -215,16 +216,18 @@ class Flight:
         first = next(iter(self._flying))
         if first in self._waiting:
             return first
-        now = self._clock()
-        late = [t for t, flying in self._waiting.items() if now - flying.came_at >= PATIENCE]
+        since = self._clock() - PATIENCE
+        late = itertools.takewhile(
+            lambda ticket: self._waiting[ticket].came_at <= since, self._waiting
+        )
         return min(late, key=lambda ticket: self._flying[ticket].order, default=None)
 
     def _wait(self, timeout: float | None) -> float | None:
         """No longer than until the first of those that wait has waited enough."""
         if not self._waiting:
             return timeout
-        first = min(flying.came_at for flying in self._waiting.values())
-        left = max(0.0, first + PATIENCE - self._clock())
+        first = next(iter(self._waiting.values()))
+        left = max(0.0, first.came_at + PATIENCE - self._clock())
         return left if timeout is None else min(timeout, left)
 
     def _submit(self, job: Job[Any], place: int, wanted: Wanted, attempt: int) -> None:

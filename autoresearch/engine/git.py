@@ -43,6 +43,7 @@ _QUIET = (
     f"core.hooksPath={os.devnull}",
     "core.fsmonitor=false",
     "core.quotePath=false",
+    "core.warnAmbiguousRefs=false",  # an id is an id: no looking for refs that are named like it
     "core.fsync=all",  # a kept commit survives a power cut as the ledger's line does
     "gc.auto=0",
     "maintenance.auto=false",
@@ -324,19 +325,18 @@ class Git:
         author, committer = (ident.rsplit(">", 1)[0] + ">" for ident in found)
         return author, committer
 
-    def move_quickly(self, ref: str, new: str, old: str | None = None) -> bool:
-        """Have a ref stand for a commit, if it stood for `old` where that is given; lasting as
-        `write_commit` says.
+    def move_quickly(self, moves: Mapping[str, tuple[str, str | None]]) -> bool:
+        """Have refs stand for a commit each, if they stood for another where that is given: all, or
+        none. They last from the next `sync` on.
 
         False where git wouldn't, which says why only when it is asked otherwise.
         """
         try:
-            self._servers.move(ref, new, old)
+            self._servers.move(moves)
         except Died:
             return False
-        self._objects.note(self.common_folder() / ref)
-        if not self.grouped:
-            self.sync()
+        for ref in moves:
+            self._objects.note(self.common_folder() / ref)
         return True
 
     def identity(self) -> dict[str, str]:

@@ -12,6 +12,7 @@ milliseconds each, and a wait for the disk; several files are synced at the same
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import tempfile
@@ -117,14 +118,25 @@ def _whole(place: Path) -> bool:
 def sync_files(paths: Iterable[Path]) -> None:
     """fsync files, many at the same time; those that are gone by now are no matter."""
     waiting = list(paths)
-    if len(waiting) == 1:
-        return _sync(waiting[0])
-    with ThreadPoolExecutor(min(_SYNCED_AT_ONCE, len(waiting))) as pool:
-        for _ in pool.map(_sync, waiting):
-            pass
+    if len(waiting) <= 1:
+        return _sync(waiting)
+    shares = [waiting[first::_SYNCED_AT_ONCE] for first in range(_SYNCED_AT_ONCE)]
+    for _ in _threads(os.getpid()).map(_sync, filter(None, shares)):
+        pass
 
 
-def _sync(path: Path) -> None:
+@functools.lru_cache(maxsize=1)
+def _threads(process: int) -> ThreadPoolExecutor:
+    """Those that wait for the disk, kept; a fork has none of its parent's."""
+    return ThreadPoolExecutor(_SYNCED_AT_ONCE, "sync")
+
+
+def _sync(paths: Iterable[Path]) -> None:
+    for path in paths:
+        _sync_file(path)
+
+
+def _sync_file(path: Path) -> None:
     try:
         # NTFS flushes what was opened for writing alone.
         handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)

@@ -4,7 +4,7 @@
     servers.look("refs/heads/main^{commit}")     # ("2f0c...", "commit", 231), or None
     servers.content("2f0c...")                   # bytes, or None
     servers.diff(["-r", "-p"], tree, other_tree) # what `diff-tree` says of the two
-    servers.move("refs/x/7", commit, None)       # a ref made or moved
+    servers.move({"refs/x/7": (commit, None)})   # refs made or moved
     servers.close()
 
 What a name stands for is looked up anew for each question, as a git that was just started would.
@@ -18,7 +18,7 @@ import os
 import subprocess
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TypeVar
 
 T = TypeVar("T")
@@ -89,10 +89,13 @@ class Servers:
 
         return self._asked((*_DIFF, *options), f"{old} {new}\n{marker.decode()}", read)
 
-    def move(self, ref: str, new: str, old: str | None) -> None:
-        """Move a ref, from `old` if that is given. Raises Died if git wouldn't: it says why only
-        when it is asked in a process of its own."""
-        steps = ("start", f"update {ref} {new}{f' {old}' if old else ''}", "prepare", "commit")
+    def move(self, moves: Mapping[str, tuple[str, str | None]]) -> None:
+        """Move refs to a commit each, from another where that is given: all, or none. Raises Died
+        if git wouldn't: it says why only when it is asked in a process of its own."""
+        updates = (
+            f"update {ref} {new}{f' {old}' if old else ''}" for ref, (new, old) in moves.items()
+        )
+        steps = ("start", *updates, "prepare", "commit")
 
         def read(out: IO[bytes]) -> None:
             for word in (b"start", b"prepare", b"commit"):

@@ -61,6 +61,7 @@ class Study:
         self._own_refs = f"refs/autoresearch/{tag}"
         self._git = git
         self._common = git.common_folder()
+        self._moves: dict[str, tuple[str, str | None]] = {}  # of trials' refs: to what, from what
 
     @property
     def champion_commit(self) -> str:
@@ -73,17 +74,9 @@ class Study:
             )
         return found
 
-    def _refs(self, *more: str) -> dict[str, str]:
-        """The commits of the branch and of these refs, as far as they exist."""
-        found = {ref: self._git.commit_of(ref) for ref in (self._ref, *more)}
-        return {ref: commit for ref, commit in found.items() if commit}
-
     def _lineage(self) -> Lineage:
         """From the study's beginning to the champion. Raises ChampionMoved."""
-        start = f"{self._own_refs}/start"
-        found = self._refs(start)
-        champion = found.get(self._ref) or self.champion_commit
-        return Lineage(found.get(start, champion), champion, self.branch)
+        return Lineage(self.start_commit, self.champion_commit, self.branch)
 
     @property
     def start_commit(self) -> str:
@@ -108,7 +101,8 @@ class Study:
 
     def trial_commit(self, trial_id: int) -> str | None:
         """The commit that was made for a trial, kept or not, or None."""
-        return self._git.commit_of(f"{self._own_refs}/{trial_id}")
+        ref = f"{self._own_refs}/{trial_id}"
+        return self._moves[ref][0] if ref in self._moves else self._git.commit_of(ref)
 
     def lost(self, commits: Mapping[int, str]) -> list[int]:
         """Those of these trials whose commits the repository hasn't any more."""
@@ -117,6 +111,7 @@ class Study:
 
     def trial_commits(self) -> dict[int, str]:
         """The commits that were made for trials, kept or not, by the trials' ids."""
+        self._move_refs()
         form = "--format=%(refname) %(objectname)"
         lines = self._git("for-each-ref", form, self._own_refs + "/").splitlines()
         named = [(ref.rsplit("/", 1)[1], commit) for ref, commit in map(str.split, lines)]
@@ -136,16 +131,36 @@ class Study:
         return self._git("rev-parse", "--verify", f"{commit}^").strip()
 
     def _update_ref(self, ref: str, new: str, old: str | None, force: bool = False) -> None:
-        """Move a ref from `old` (None: it doesn't exist). A lock in the way is waited for."""
-        expected = [] if force else [old or "0" * len(new)]
-        own = ref.startswith(f"{self._own_refs}/")  # what the branch is moves by a git of its own
-        if own and self._git.move_quickly(ref, new, *expected):
-            return
+        """Move a ref from `old` (None: it doesn't exist). A lock in the way is waited for.
+
+        Where git's work is grouped, those of trials move together, by `_move_refs`.
+        """
+        expected = None if force else old or "0" * len(new)
+        if not ref.startswith(f"{self._own_refs}/"):  # the branch moves by a git of its own
+            return self._move_ref(ref, new, expected)
+        if ref in self._moves:
+            expected = self._moves[ref][1]
+        self._moves[ref] = new, expected
+        if not self._git.grouped:
+            self._move_refs()
+            self._git.sync()
+
+    def _move_refs(self) -> None:
+        """Move the refs that are to move."""
+        if self._moves and self._git.move_quickly(self._moves):
+            self._moves.clear()
+        for ref, (new, expected) in list(self._moves.items()):
+            self._moves.pop(ref)
+            self._move_ref(ref, new, expected)
+
+    def _move_ref(self, ref: str, new: str, expected: str | None) -> None:
+        """Move one ref, in a process that says why if it can't. Raises GitFailed."""
         reason = ["-m", "autoresearch"]
         for attempt in range(_UPDATE_TRIES):
             try:
                 identity = self._git.identity()  # for the reflog
-                self._git("update-ref", *reason, ref, new, *expected, environment=identity)
+                steps = [ref, new, *filter(None, [expected])]
+                self._git("update-ref", *reason, *steps, environment=identity)
                 return
             except GitFailed:
                 lock = self._common / f"{ref}.lock"

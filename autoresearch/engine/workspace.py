@@ -227,6 +227,8 @@ class Workspace(Study):
 
     def sync(self) -> None:
         """Return when the commits that were stored would survive a power cut."""
+        with self._mutex:
+            self._move_refs()
         self._git.sync()
 
     # -- champions -------------------------------------------------------------------------------
@@ -240,8 +242,7 @@ class Workspace(Study):
         message = with_trailer(message, "Trial", str(trial_id))
         ref = f"{self._own_refs}/{trial_id}"
         with self._locked():
-            refs = self._refs(ref)
-            head, stored = refs.get(self._ref) or self.champion_commit, refs.get(ref)
+            head, stored = self.champion_commit, self.trial_commit(trial_id)
             tree = change.tree if head == change.base else self._onto(change, head)
             if stored and self._describes(stored) == (f"{tree} {head}", message.strip()):
                 return stored

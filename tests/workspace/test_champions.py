@@ -7,6 +7,7 @@ import pytest
 from autoresearch.engine.change import champion_message, check, diff_hash, with_trailer
 from autoresearch.engine.errors import (
     ChampionMoved,
+    GitFailed,
     NoRepository,
     Rejected,
     UncommittedChanges,
@@ -59,6 +60,21 @@ def test_commit_then_advance_twice(workspace):
     assert workspace.commit(change, "m", 4) == commit == workspace.trial_commit(4)
     assert workspace.advance(commit).moved and not workspace.advance(commit).moved
     assert workspace.kept(4) == commit and workspace.kept(5) is None
+
+
+def test_refs_of_many_trials_move_together_and_one_in_the_way_holds_up_no_other(workspace, root):
+    first = workspace.commit(edited(workspace, 4), "m", 4)
+    workspace.group(True)
+    edits = {trial: edited(workspace, trial, new=f"0.{trial}3") for trial in (4, 1, 2)}
+    commits = {trial: workspace.commit(change, "m", trial) for trial, change in edits.items()}
+    assert workspace.trial_commit(4) == commits[4] != first
+    listed = git(root, "for-each-ref", "--format=%(objectname)", "refs/autoresearch/mar5")
+    assert first in listed and not any(commit in listed for commit in commits.values())
+    git(root, "update-ref", "refs/autoresearch/mar5/4", commits[2])  # by somebody's own git
+    with pytest.raises(GitFailed):
+        workspace.sync()
+    workspace.sync()
+    assert workspace.trial_commits() == {**commits, 4: commits[2]}
 
 
 def test_a_second_champion_from_a_stale_base_is_refused(workspace):

@@ -70,7 +70,7 @@ def test_what_was_written_is_synced_once_and_at_once_or_together(
 ) -> None:
     synced: list[str] = []
     monkeypatch.setattr(
-        git_objects, "_sync", lambda path: synced.append(path.parent.name + path.name)
+        git_objects, "_sync_file", lambda path: synced.append(path.parent.name + path.name)
     )
     git, head = Git(root), run(root, "rev-parse", "HEAD")
 
@@ -105,8 +105,9 @@ def test_a_git_that_stays_answers_like_a_new_one(root: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert git.commit_of("HEAD~1") == head
-    assert git.move_quickly("refs/x/1", head) and git.commit_of("refs/x/1") == head
-    assert not git.move_quickly("refs/x/1", head, old="1" * 40)
+    assert git.move_quickly({"refs/x/1": (head, None)}) and git.commit_of("refs/x/1") == head
+    two = {"refs/x/2": (head, None), "refs/x/1": (head, "1" * 40)}
+    assert not git.move_quickly(two) and git.commit_of("refs/x/2") is None  # all, or none
     with pytest.raises(GitFailed):
         git.blob("1" * 40)
 
