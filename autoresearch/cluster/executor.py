@@ -56,6 +56,7 @@ class _Run:
     makers: list[Worker] = field(default_factory=list)
     begun: float = 0.0
     lost: int = 0
+    lost_on: set[str] = field(default_factory=set)  # nodes
     end: dict[str, Any] = field(default_factory=dict)  # the header of its last message
     taking: deque[str] = field(default_factory=deque)  # large files on their way
     offset: int = 0
@@ -214,7 +215,7 @@ class RayExecutor:
             demand[run.kind] = demand.get(run.kind, 0) + (2 if self._slow(run) else 1)
         self.workers.tend(demand)
         for run in tuple(self._queue):
-            idle = self.workers.idle(run.kind)
+            idle = self.workers.idle(run.kind, run.lost_on)
             if idle:
                 self._queue.remove(run)
                 self._give(run, idle[0])
@@ -351,6 +352,7 @@ class RayExecutor:
         self._remember(made)
         took = self._took.setdefault(run.kind, [])
         took.append(time.monotonic() - run.begun)
+        self.workers.praise(worker.node)
         self._free(worker)
         self._end(run, made)
 
@@ -378,6 +380,7 @@ class RayExecutor:
         if run.makers:
             return
         run.lost += 1
+        run.lost_on.add(worker.node.id)
         if run.lost > MOST_LOST:
             text = f"no worker brought it to its end in {run.lost} attempts: {why}"
             failure = Failure("worker", LOST, text)
@@ -388,14 +391,17 @@ class RayExecutor:
         self._queue.appendleft(run)
 
     def _problem(self, run: _Run, worker: Worker, problem: Mapping[str, Any]) -> None:
-        """A node that can't measure: another may. Raises PrepareError when several say so."""
+        """A node that can't measure: another may. Raises PrepareError when several say so, or the
+        only one that there is."""
         self.workers.lose(worker)
-        if run.lost >= MOST_LOST - 1:
-            self._runs.pop(run.ticket)
-            kinds: dict[int, type[PrepareError]] = {2: UsageError, 3: DataError}
-            kind = kinds.get(int(problem["exit_code"]), EnvironmentProblem)
-            raise kind(f"on {worker.node.host}: {problem['message']}", str(problem["hint"]))
-        self._lost(run, worker, str(problem["message"]))
+        if run.lost < MOST_LOST:
+            self.workers.blame(worker.node, str(problem["message"]))
+            if self.workers.usable(run.kind):
+                return self._lost(run, worker, str(problem["message"]))
+        self._runs.pop(run.ticket)
+        kinds: dict[int, type[PrepareError]] = {2: UsageError, 3: DataError}
+        kind = kinds.get(int(problem["exit_code"]), EnvironmentProblem)
+        raise kind(f"on {worker.node.host}: {problem['message']}", str(problem["hint"]))
 
 
 def passed_on(environment: Mapping[str, str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ workers.idle("h100")
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from backends.hardware import GIB
 from prepare.errors import EnvironmentProblem
 
 STARTING, FETCHING, IDLE, BUSY = "starting", "fetching", "idle", "busy"
-FAILURES = 2  # a node where workers fail to start this often is left out
+FAILURES = 2  # a node that fails so often, and makes no run in between, is left out
 Tell = Callable[[str], None]
 
 
@@ -92,9 +92,17 @@ class Workers:
     def __iter__(self) -> Iterator[Worker]:
         return iter(tuple(self._workers))
 
-    def idle(self, kind: str) -> list[Worker]:
-        """Those that could begin a run."""
-        return [w for w in self if w.state == IDLE and w.seat.kind == kind and not w.leaving]
+    def idle(self, kind: str, lost_on: Collection[str] = ()) -> list[Worker]:
+        """Those that could begin a run; not on these nodes while others will be free elsewhere."""
+        ours = [w for w in self if w.seat.kind == kind and not w.leaving]
+        if lost_on:
+            there = [w for w in ours if w.state in (IDLE, BUSY)]
+            ours = [w for w in there if w.node.id not in lost_on] or there
+        return [w for w in ours if w.state == IDLE]
+
+    def usable(self, kind: str) -> bool:
+        """Is there a node of a kind that isn't left out?"""
+        return any(node.kind == kind for node in self._usable)
 
     # -- how many, and where ---------------------------------------------------------------------
 
@@ -229,10 +237,17 @@ class Workers:
 
     def _failed(self, worker: Worker, error: Exception) -> None:
         """One that didn't start. A node that died isn't to blame, it is gone from the list soon."""
-        node = worker.node
+        self.blame(worker.node, reason_of(error))
+
+    def blame(self, node: Node, reason: str) -> None:
+        """A node failed, which another may not: it is left out where it did so before."""
         self._failures[node.id] = self._failures.get(node.id, 0) + 1
         if self._failures[node.id] >= FAILURES:
-            self.leave_out(node, reason_of(error))
+            self.leave_out(node, reason)
+
+    def praise(self, node: Node) -> None:
+        """A run came to its end on a node: failures that were before don't count any more."""
+        self._failures.pop(node.id, None)
 
     def leave_out(self, node: Node, reason: str) -> None:
         """Use a node no more."""

@@ -1,28 +1,38 @@
-"""Which nodes a study's workers stay on. The cluster is played."""
+"""Which nodes a study's workers stay on, and where lost runs go. The cluster is played."""
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
 
-from autoresearch.cluster import wire
+from autoresearch.cluster import executor, wire
+from autoresearch.cluster.executor import RayExecutor
 from autoresearch.cluster.nodes import Node
 from autoresearch.cluster.opening import asked_by
-from autoresearch.cluster.workers import Workers
-from prepare.errors import EnvironmentProblem
+from autoresearch.cluster.workers import Patience, Workers
+from autoresearch.engine.task import MeasureRequest
+from autoresearch.engine.trial import Replicate
+from prepare.errors import EnvironmentProblem, UsageError
 
 GIB = 2**30
 
 
 class Played:
-    """A cluster whose workers answer at once, each with its node's device."""
+    """A cluster whose workers answer at once, each with its node's device.
+
+    makes: what comes of each run, by node: a replicate (after two answers without news), a problem
+    that it tells of, or the death of its worker. kinds: of nodes that are no "rtx".
+    """
 
     job, errors = "01", ConnectionError
 
-    def __init__(self, devices):
-        self.devices = devices
+    def __init__(self, devices, makes=None, kinds=None):
+        self.devices, self.makes, self.kinds = devices, makes or {}, kinds or {}
+        self.begun, self.count = [], itertools.count()
 
     def nodes(self):
-        return [Node(name, name, "rtx", 1, 1.0, 1.0) for name in sorted(self.devices)]
+        kinds = {name: self.kinds.get(name, "rtx") for name in sorted(self.devices)}
+        return [Node(name, name, kind, 1, 1.0, 1.0) for name, kind in kinds.items()]
 
     def names(self):
         return [], []
@@ -31,15 +41,35 @@ class Played:
 
     def end(self, actor): ...
 
+    def close(self): ...
+
     def start(self, seat, node, kinds, environment):
-        hello = wire.pack({"hardware": self.devices[node.id]}, {})
-        return SimpleNamespace(hello=SimpleNamespace(remote=lambda tokens, backend: hello))
+        def begin(order):
+            header, _ = wire.unpack(order)
+            self.begun.append((node.id, header["job"]["seed"]))
+            last = self.makes[node.id]
+            if isinstance(last, Replicate):
+                last = {"replicate": last.to_dict(), "large": [], "run": "/there"}
+                says.extend([{}, {}])
+            says.append(last)
+            return look()
+
+        def look():
+            said = says.pop(0)
+            return next(self.count), wire.pack(said, {}) if isinstance(said, dict) else said
+
+        says = []
+        hello = next(self.count), wire.pack({"hardware": self.devices[node.id]}, {})
+        calls = {"hello": lambda tokens, backend: hello, "begin": begin, "look": look}
+        return SimpleNamespace(**{n: SimpleNamespace(remote=call) for n, call in calls.items()})
 
     def answered(self, references, timeout):
         return set(references)
 
     def get(self, reference):
-        return reference
+        if isinstance(reference[1], Exception):
+            raise reference[1]
+        return reference[1]
 
 
 def device(gib, name="RTX 4090"):
@@ -77,6 +107,85 @@ def test_of_two_devices_under_one_name_the_second_is_left_out():
     devices = {"a": device(24), "b": device(24, "RTX 3090")}
     assert tended(devices, 0, told) == {"a"}
     assert "another device (RTX 3090)" in told[0]
+
+
+# -- runs ----------------------------------------------------------------------------------------
+
+MADE = Replicate(0, 1.0)
+FULL = {"problem": {"message": "no space left", "hint": "free some", "exit_code": 4}}
+DEAD = ConnectionError("The actor's worker process has died")
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """An executor on a played cluster."""
+
+    def open_executor(cluster, **options):
+        monkeypatch.setattr(executor, "Connection", lambda *args, **more: cluster)
+        patience = Patience(look=0.0, pause=0.0, slow=1e9)
+        return RayExecutor({"kind": "asked", "settings": {}}, patience=patience, **options)
+
+    return open_executor
+
+
+def made(executor, folder, count, kind=""):
+    """What comes of so many runs."""
+    for seed in range(count):
+        executor.submit(MeasureRequest(folder, seed, folder / f"run-{seed}"), kind)
+    found = []
+    while len(found) < count:
+        found += executor.collect()
+    return [done.replicate for done in found]
+
+
+@pytest.mark.parametrize("fault", [FULL, DEAD], ids=["full", "dead"])
+def test_a_node_that_fails_every_run_costs_no_run_while_another_makes_them(opened, tmp_path, fault):
+    told = []
+    cluster = Played({"bad": {}, "good": {}}, {"bad": fault, "good": MADE})
+    with opened(cluster, tell=told.append) as ray:
+        assert [run.score for run in made(ray, tmp_path, 8)] == [1.0] * 8
+    on_bad = [seed for node, seed in cluster.begun if node == "bad"]
+    assert on_bad and len(on_bad) == len(set(on_bad)), "no run goes back to it"
+    if fault is FULL:
+        assert len(on_bad) == 2
+        assert "the node bad (rtx) is left out: no space left" in told
+
+
+@pytest.mark.parametrize("nodes", ["a", "ab", "abcd"])
+def test_what_nodes_say_one_after_the_other_ends_the_study(opened, tmp_path, nodes):
+    cluster = Played({name: {} for name in nodes}, dict.fromkeys(nodes, FULL))
+    with opened(cluster) as ray, pytest.raises(EnvironmentProblem, match="no space left"):
+        made(ray, tmp_path, 1)
+    assert len(cluster.begun) == (2 if nodes == "a" else 3)
+
+
+def test_a_failure_that_passed_is_forgotten_with_the_next_run_that_is_made(opened, tmp_path):
+    told, cluster = [], Played({"a": {}, "b": {}}, {"a": MADE, "b": MADE})
+    with opened(cluster, tell=told.append) as ray:
+        for _ in range(3):
+            cluster.makes["a"] = FULL
+            ray.submit(MeasureRequest(tmp_path, 1, tmp_path / "run"))
+            while ("a", 1) not in cluster.begun:
+                ray.collect(0.0)
+            cluster.makes["a"] = MADE
+            cluster.begun.clear()
+            made(ray, tmp_path, 4)
+    assert not any("left out" in line for line in told)
+
+
+def test_runs_are_made_on_the_kind_of_device_that_they_are_for(opened, tmp_path):
+    cluster = Played({"a": {}, "b": {}, "c": {}}, dict.fromkeys("abc", MADE), {"a": "t4"})
+    with opened(cluster, screen="t4") as ray:
+        assert ray.slots == {"rtx": 2, "t4": 1}
+        made(ray, tmp_path, 5)
+        assert {node for node, _ in cluster.begun} == {"b", "c"}
+        cluster.begun.clear()
+        made(ray, tmp_path, 3, "t4")
+        assert {node for node, _ in cluster.begun} == {"a"}
+        with pytest.raises(ValueError, match="'h100'"):
+            made(ray, tmp_path, 1, "h100")
+    with pytest.raises(UsageError, match="can't both screen and decide"):
+        opened(cluster, screen="t4", confirm="t4")
 
 
 def test_a_preset_tells_the_memory_that_runs_need_and_an_unknown_one_nothing():
