@@ -18,6 +18,7 @@ from autoresearch.engine.executor import Inline
 from autoresearch.engine.trial import Replicate
 from autoresearch.narration import narrated
 from autoresearch.study import Options, Study
+from backends.hardware import GIB
 from tests.unit.command_line import CPU, git, make_fake_workspace
 
 
@@ -101,6 +102,66 @@ def test_who_shares_an_accelerator_by_time_is_told_what_that_does_to_scores(
         git("commit", "-qam", "count tokens")
         assert cli.run(argv) == 0
         assert "by time" not in capsys.readouterr().err
+
+
+class Devices(Inline):
+    """Stands for a Ray cluster: says how it was opened, and makes runs here."""
+
+    opened: list[dict[str, Any]]
+    kinds: list[str]
+
+    def __init__(self, spec: Any, **options: Any) -> None:
+        super().__init__(lambda request: self._measure_on(request))
+        self.opened.append({"spec": spec, **options})
+
+    @property
+    def slots(self) -> dict[str, int]:
+        """Two of each kind."""
+        return {self.opened[-1]["confirm"]: 2, self.opened[-1]["screen"]: 2}
+
+    def submit(self, request: Any, kind: str = "") -> int:
+        """Queue a run, and note what it is for."""
+        self.kinds.append(kind)
+        request.run_dir.mkdir(parents=True)
+        (request.run_dir / "kind").write_text(kind)
+        return super().submit(request, kind)
+
+    def _measure_on(self, request: Any) -> Replicate:
+        return Replicate(request.seed, 1.0, score_id=(request.run_dir / "kind").read_text())
+
+
+@pytest.mark.usefixtures("workspace")
+def test_a_cluster_is_opened_with_what_was_asked_for(monkeypatch):
+    monkeypatch.setattr(Devices, "opened", [], raising=False)
+    monkeypatch.setattr(Devices, "kinds", [], raising=False)
+    monkeypatch.setattr("autoresearch.cluster.opening.RayExecutor", Devices)
+    argv = ["run", "--engine", "ray", "--address", "h:1", "--trials", "1", "--tag", "night"]
+    argv += ["--confirm", "h100", "--screen", "t4", "--workers", "3", "--memory", "20", "--json"]
+    assert cli.run(argv) == 0
+    (opened,) = Devices.opened
+    given = [opened[name] for name in ("address", "tag", "confirm", "screen", "most")]
+    assert given == ["h:1", "night", "h100", "t4", 3]
+    assert opened["memory"] == 20 * GIB and opened["devices"] == 1
+    assert opened["spec"]["sandbox"] == "auto", "each node's own"
+    assert json.dumps(opened["spec"]), "it goes to other machines"
+    first = Study.read(Path()).state.trials[0]
+    assert {run.score_id for run in first.screening} == {"t4"}
+    assert {run.score_id for run in first.replicates} == {"h100"}
+    assert Devices.kinds[-1] == "t4", "a trial begins on the cheap kind"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--address", "h:1"], "--address goes with --engine ray"),
+        (["--memory", "0"], "--memory goes with --engine ray"),
+        (["--engine", "ray", "--share-device"], "--share-device is for this machine's"),
+    ],
+)
+@pytest.mark.usefixtures("workspace")
+def test_what_is_for_clusters_alone_is_refused_elsewhere_and_the_reverse(words, said, capsys):
+    assert cli.run(["run", "--trials", "1", *words]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_options_go_to_whom_they_name():
