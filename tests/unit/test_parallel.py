@@ -477,6 +477,10 @@ def test_slow_proposers_are_asked_ahead_in_threads(start):
     with start(Virtual(measured, 3)) as loop:
         assert loop.run(proposer, Budget(trials=6)) == "6 trials done"
     assert 3 <= proposer.most <= 6
+    last = max(proposer.requests, key=lambda request: len(request.in_flight))
+    assert last.in_flight, "what is under way by then"
+    told = [line.partition(": ")[2] for line in last.digest.in_flight]
+    assert told == list(last.in_flight)
     assert sorted(loop.state.trials) == list(range(7))
     assert [trial.id for trial in proposer.observed] == [t.id for t in loop.ledger.trials()]
 

@@ -66,6 +66,19 @@ def test_what_a_person_took_back_is_told_with_the_reason():
     assert "brought back" not in Digest.from_records(history()).markdown()
 
 
+def test_what_is_under_way_is_told_the_newest_longest():
+    under_way = [f"#{n}: widen block {n} \x1b[1m\nand more" for n in range(6, 30)]
+    digest = Digest.from_records(history()[:2], in_flight=under_way)
+    assert digest.to_dict()["in_flight"] == list(digest.in_flight)
+    heading, _, rest = digest.markdown().partition("propose something else\n\n")
+    assert "Under way at this moment" in heading
+    fenced = rest.partition("\n\n")[0].splitlines()[1:-1]
+    assert fenced == [f"#{n}: widen block {n} and more" for n in range(6, 30)]
+    less = Digest.from_records(history(), in_flight=under_way, max_chars=2_600)
+    assert 0 < len(less.in_flight) < 24 and less.in_flight[-1] == digest.in_flight[-1]
+    assert "Under way" not in Digest.from_records(history()).markdown()
+
+
 def test_lineage_runs_from_the_baseline_to_the_champion():
     digest = Digest.from_records(history(), metric="val_bpb")
     assert [entry.id for entry in digest.lineage] == [0, 2, 4]
