@@ -61,6 +61,24 @@ def test_more_workers_than_accelerators_are_refused_with_what_to_do(workspace, c
 
 
 @pytest.mark.usefixtures("workspace")
+@pytest.mark.parametrize(("words", "expected"), [([], "0123"), (["--workers", "2"], "01")])
+def test_there_is_a_worker_for_each_accelerator_unless_fewer_are_asked_for(
+    words, expected, monkeypatch
+):
+    monkeypatch.setattr(Pool, "made", [], raising=False)
+    monkeypatch.setattr(local_pool, "LocalPool", Pool)
+    four = replace(CPU, backend="cuda", count=4)
+    monkeypatch.setattr(backends, "detected", lambda requested=None: four)
+    monkeypatch.setattr("autoresearch.slots._equal_to_first", lambda *_: range(4))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert cli.run(["run", "--trials", "1", *words]) == 0
+    made = Pool.made[-1]
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in made["slots"]] == [*expected]
+    assert made["spec"]["shared_by"] == 1, "each has its own"
+    assert len(Study.read(Path()).state.trials[0].replicates) == 3
+
+
+@pytest.mark.usefixtures("workspace")
 def test_who_shares_a_device_says_so_in_spec_and_ledger_and_fills_it_for_the_baseline(
     monkeypatch, capsys
 ):
