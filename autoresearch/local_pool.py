@@ -1,12 +1,13 @@
 """Runs on this machine, several at a time: a worker process per slot, as an Executor.
 
-    with LocalPool(measuring.spec(), find_slots(hardware), logs=folder) as pool:
+    with LocalPool(measuring.spec(), find_slots(hardware), logs=folder, tell=print) as pool:
         ticket = pool.submit(MeasureRequest(folder, seed, run_dir))
         for done in pool.collect(timeout=1.0): ...
 
-A worker (`autoresearch.worker`) that dies is started anew and its run made again, at most RETRIES
-times; then the run is LOST. One that says nothing for too long while it makes a run is ended. When
-this process dies, however it does, the pipes end and so do the workers, and what they started.
+A worker (`autoresearch.worker`) that dies is started anew and its run made again, on another device
+where there is one; in the end the run is LOST. One that says nothing for too long while it makes a
+run is ended. A device that can't make runs is left out, see `autoresearch.places`. When this
+process dies, however it does, the pipes end and so do the workers, and what they started.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,13 +33,13 @@ from autoresearch.engine.errors import EngineError
 from autoresearch.engine.executor import BEGUN, LOST, Done
 from autoresearch.engine.task import MeasureRequest
 from autoresearch.engine.trial import Failure, Replicate
+from autoresearch.places import Lost, Places
 from autoresearch.slots import Slot
 from autoresearch.worker import facts_of, job_of
 from prepare.cache import CACHE_VARIABLE, cache_root
 from prepare.process import describe_exit, log_tail
 from prepare.runfiles import clear
 
-RETRIES = 2
 COMMAND = (sys.executable, "-m", "autoresearch.worker")
 # What earlier runs tell is kept of so many: more than enough for each precision of a machine.
 EARLIER = 60
@@ -58,14 +59,14 @@ class WorkerProblem(EngineError):
 
 @dataclass
 class _Run:
-    """A request that isn't collected yet; `deaths` counts the workers that died making it.
+    """A request that isn't collected yet.
 
     heard: when its worker was last heard of. hung: it was ended for saying nothing.
     """
 
     ticket: int
     request: MeasureRequest
-    deaths: int = 0
+    lost: Lost = field(default_factory=Lost)
     heard: float = 0.0
     hung: bool = False
 
@@ -75,7 +76,7 @@ class LocalPool:
 
     spec: how to measure, see `autoresearch.worker`. logs: where workers' logs go. earlier: runs
     that tell how fast this machine usually is, the oldest first. silence: seconds after which a
-    worker that says nothing hangs.
+    worker that says nothing hangs. tell: is told of devices that are left out.
     """
 
     def __init__(
@@ -86,8 +87,11 @@ class LocalPool:
         earlier: Iterable[Replicate] = (),
         command: Sequence[str] = COMMAND,
         silence: float = SILENCE,
+        tell: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.silence = silence
+        self._tell = tell
+        self._places = Places()
         self._inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
         self._workers = [
             _Worker(command, spec, slot, logs / f"worker-{number}.log", self._inbox)
@@ -102,8 +106,8 @@ class LocalPool:
 
     @property
     def slots(self) -> Mapping[str, int]:
-        """One kind, with a slot per worker."""
-        return {"": len(self._workers)}
+        """One kind, with a slot per worker that isn't left out."""
+        return {"": len(self._usable)}
 
     @property
     def pids(self) -> list[int]:
@@ -118,7 +122,7 @@ class LocalPool:
         return self._tickets
 
     def collect(self, timeout: float | None = None) -> list[Done]:
-        """The runs that have ended; raises WorkerProblem where a worker can't do what is asked."""
+        """The runs that have ended. Raises WorkerProblem for what no other device does better."""
         deadline = None if timeout is None else time.monotonic() + timeout
         found: list[Done] = []
         while self._running or self._waiting:
@@ -165,20 +169,31 @@ class LocalPool:
     # -- what workers are told and tell ----------------------------------------------------------
 
     def _dispatch(self) -> None:
-        """Give what waits to workers that are free."""
-        for worker in self._workers:
-            if not self._waiting:
+        """Give what waits to workers that are free; what was lost waits for another device."""
+        usable = self._usable
+        free = {worker for worker in usable if worker not in self._running and not worker.ending}
+        for run in tuple(self._waiting):
+            if not free:
                 return
-            if worker in self._running or worker.ending:
-                continue
-            run = self._waiting.popleft()
-            self._running[worker] = run
-            run.heard, run.hung = time.monotonic(), False
-            self._begun.append(run)
-            clear(run.request.run_dir)  # of a run that is made again
-            if worker.start():
-                self._introduce()
-            worker.say({"ticket": run.ticket, "job": job_of(run.request, self._earlier)})
+            others = run.lost.elsewhere(usable, lambda worker: worker.device)
+            worker = next((worker for worker in others if worker in free), None)
+            if worker is not None:
+                free.remove(worker)
+                self._waiting.remove(run)
+                self._give(run, worker)
+
+    @property
+    def _usable(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.device not in self._places.out]
+
+    def _give(self, run: _Run, worker: _Worker) -> None:
+        self._running[worker] = run
+        run.heard, run.hung = time.monotonic(), False
+        self._begun.append(run)
+        clear(run.request.run_dir)  # of a run that is made again
+        if worker.start():
+            self._introduce()
+        worker.say({"ticket": run.ticket, "job": job_of(run.request, self._earlier)})
 
     def _introduce(self) -> None:
         """Tell all who works beside them: it is no stranger that disturbs."""
@@ -204,8 +219,10 @@ class LocalPool:
             return []
         del self._running[worker]
         if "problem" in message:
-            problem = message["problem"]
-            raise WorkerProblem(problem["message"], problem["hint"], int(problem["exit_code"]))
+            return self._problem(run, worker, message["problem"])
+        self._places.praise(worker.device)
+        if worker.device in self._places.out:
+            worker.kill()
         replicate = Replicate.from_dict(message["replicate"])
         fact = facts_of(replicate)
         if fact is not None:
@@ -226,18 +243,43 @@ class LocalPool:
             return []
         if run.hung:
             how = f"ended, as it said nothing for {self.silence:.0f} s"
-        run.deaths += 1
-        if run.deaths <= RETRIES:
-            words = f"a worker died ({how}): its run is made again"
+        return self._lost(run, worker, f"its worker died ({how})")
+
+    def _lost(self, run: _Run, worker: _Worker, why: str) -> list[Done]:
+        """Make it again, before those that came later; what came of it where that is no use."""
+        if run.lost.add(worker.device):
+            words = f"a run on {worker.name} was lost and is made again: {why}"
             run.request.on_event("warning", {"message": words})
             self._waiting.appendleft(run)
             return []
-        message = f"{run.deaths} workers died one after the other making this run; the last: {how}"
+        message = f"no worker brought it to its end in {run.lost.times} attempts: {why}"
         failure = Failure("worker", LOST, message, log_tail(worker.log))
         details = {"run_dir": str(run.request.run_dir)}
         return [
             Done(run.ticket, Replicate(run.request.seed, None, failure=failure, details=details))
         ]
+
+    def _problem(self, run: _Run, worker: _Worker, problem: Mapping[str, Any]) -> list[Done]:
+        """A device that can't make a run: another may. Raises WorkerProblem where several can't, or
+        none is left."""
+        worker.kill()  # a process that begins anew may find the device again
+        message, hint = str(problem["message"]), str(problem["hint"])
+        if not run.lost.too_often:
+            bad = self._places.blame(worker.device)
+            new = bad and self._places.leave_out(worker.device, message)
+            if self._usable:
+                made_again = self._lost(run, worker, message)
+                if new:
+                    self._leave(worker.device, message)
+                return made_again
+        raise WorkerProblem(f"on {worker.name}: {message}", hint, int(problem["exit_code"]))
+
+    def _leave(self, device: str, reason: str) -> None:
+        """Say that a device is left out, and free it; what it still makes isn't thrown away."""
+        self._tell(f"the device {device} is left out: {reason}")
+        for worker in self._workers:
+            if worker.device == device and worker not in self._running:
+                worker.kill()
 
 
 class _Worker:
@@ -251,7 +293,7 @@ class _Worker:
         log: Path,
         inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]],
     ) -> None:
-        self.log = log
+        self.log, self.name, self.device = log, slot.name, slot.device
         self.ending = False  # killed, and what it started isn't gone yet
         self._command, self._spec, self._slot, self._inbox = command, spec, slot, inbox
         self._popen: subprocess.Popen[bytes] | None = None

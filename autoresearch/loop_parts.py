@@ -2,7 +2,7 @@
 
 slots, sandbox = slots_of(options, devices), sandbox_of(options.sandbox)
 harness = make_harness(study, options, sandbox, slots)
-with make_executor(study, options, harness, slots) as executor:     # or None: in this process
+with make_executor(study, options, harness, slots, on_event) as executor:  # None: here
     loop = make_loop(study, options, harness, executor, slots, on_event)
 """
 
@@ -81,22 +81,29 @@ def _earlier_runs(study: Study) -> Iterator[Replicate]:
 
 
 def make_executor(
-    study: Study, options: Options, harness: Pretraining, slots: Sequence[Slot]
+    study: Study,
+    options: Options,
+    harness: Pretraining,
+    slots: Sequence[Slot],
+    on_event: Event,
 ) -> Executor | None:
     """Who makes runs; None for this process, one after the other."""
     from autoresearch.local_pool import SILENCE, LocalPool
 
+    def tell(message: str) -> None:
+        on_event("warning", {"message": message})
+
     if options.engine == "ray":
         from autoresearch.cluster.opening import ray_executor
 
-        return ray_executor(study, options, harness.spec(), _earlier_runs(study))
+        return ray_executor(study, options, harness.spec(), _earlier_runs(study), tell)
     if len(slots) == 1:
         return None
     logs = study.root / OWN_FOLDER / "workers"
     limits = study.settings
     phases = limits.startup_timeout + 2 * limits.warmup_timeout + limits.score_timeout
     silence = max(SILENCE, 2 * (phases + limits.time_budget))  # no run is so long without a word
-    return LocalPool(harness.spec(), slots, logs, _earlier_runs(study), silence=silence)
+    return LocalPool(harness.spec(), slots, logs, _earlier_runs(study), silence=silence, tell=tell)
 
 
 def make_loop(

@@ -43,6 +43,12 @@ class Slot:
     environment: Mapping[str, str] = field(default_factory=dict)
     cores: tuple[int, ...] = ()
     shared_by: int = 1
+    shares: str = ""  # the name of the device, where it is shared
+
+    @property
+    def device(self) -> str:
+        """The name of its device."""
+        return self.shares or self.name
 
 
 def find_slots(
@@ -78,7 +84,7 @@ def find_slots(
     together = wanted // len(places)
     shares = _shares(hardware, wanted, environ)
     return [
-        Slot(f"{name}, share {1 + number}", {**values, **threads}, cores, together)
+        Slot(f"{name}, share {1 + number}", {**values, **threads}, cores, together, name)
         for (name, values), number, (cores, threads) in zip(
             [place for place in places for _ in range(together)],
             [*range(together)] * len(places),

@@ -136,7 +136,7 @@ class Study:
             study._refuse_lost_ledger()
             study.jail = options.backend, sandbox
             harness = make_harness(study, options, sandbox, slots)
-            executor = make_executor(study, options, harness, slots)
+            executor = make_executor(study, options, harness, slots, study._event)
             if executor is not None:
                 open_things.enter_context(executor)
             study._loop = make_loop(study, options, harness, executor, slots, study._event)

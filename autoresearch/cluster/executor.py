@@ -29,6 +29,7 @@ from autoresearch.cluster.workers import BUSY, IDLE, Patience, Worker, Workers
 from autoresearch.engine.executor import BEGUN, LOST, Done
 from autoresearch.engine.task import MeasureRequest
 from autoresearch.engine.trial import Failure, Replicate
+from autoresearch.places import Lost
 from autoresearch.worker import facts_of, job_of
 from prepare.errors import DataError, EnvironmentProblem, PrepareError, UsageError
 from prepare.process import _SECRET
@@ -36,7 +37,6 @@ from prepare.runfiles import fresh_folder
 
 MEASURES = "autoresearch.worker:KINDS"
 PRETRAINING = "pretraining"  # the kind of measuring that needs a device
-MOST_LOST = 2  # times that a run is begun again before it is given up
 SLOW_TIMES, SLOW_KNOWN = 3.0, 3  # times the median of at least so many runs
 TICK = 0.5  # seconds: the longest wait before the cluster is looked at again
 EARLIER = 60  # runs whose facts tell later ones what is usual
@@ -55,8 +55,7 @@ class _Run:
     kind: str
     makers: list[Worker] = field(default_factory=list)
     begun: float = 0.0
-    lost: int = 0
-    lost_on: set[str] = field(default_factory=set)  # nodes
+    lost: Lost = field(default_factory=Lost)  # by nodes' ids
     end: dict[str, Any] = field(default_factory=dict)  # the header of its last message
     taking: deque[str] = field(default_factory=deque)  # large files on their way
     offset: int = 0
@@ -215,7 +214,7 @@ class RayExecutor:
             demand[run.kind] = demand.get(run.kind, 0) + (2 if self._slow(run) else 1)
         self.workers.tend(demand)
         for run in tuple(self._queue):
-            idle = self.workers.idle(run.kind, run.lost_on)
+            idle = self.workers.idle(run.kind, run.lost)
             if idle:
                 self._queue.remove(run)
                 self._give(run, idle[0])
@@ -379,10 +378,8 @@ class RayExecutor:
         run.taking.clear()
         if run.makers:
             return
-        run.lost += 1
-        run.lost_on.add(worker.node.id)
-        if run.lost > MOST_LOST:
-            text = f"no worker brought it to its end in {run.lost} attempts: {why}"
+        if not run.lost.add(worker.node.id):
+            text = f"no worker brought it to its end in {run.lost.times} attempts: {why}"
             failure = Failure("worker", LOST, text)
             details = {"run_dir": str(run.request.run_dir)}
             self._end(run, Replicate(run.request.seed, None, failure=failure, details=details))
@@ -394,7 +391,7 @@ class RayExecutor:
         """A node that can't measure: another may. Raises PrepareError when several say so, or the
         only one that there is."""
         self.workers.lose(worker)
-        if run.lost < MOST_LOST:
+        if not run.lost.too_often:
             self.workers.blame(worker.node, str(problem["message"]))
             if self.workers.usable(run.kind):
                 return self._lost(run, worker, str(problem["message"]))

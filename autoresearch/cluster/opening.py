@@ -1,12 +1,12 @@
 """A study's runs on a Ray cluster: what `run --engine ray` gives to the loop.
 
-with ray_executor(study, options, harness.spec(), earlier) as executor:
+with ray_executor(study, options, harness.spec(), earlier, tell) as executor:
     Loop(..., executor=executor, confirm=options.confirm, screen=options.screen)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from autoresearch.cluster.executor import RayExecutor
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 
 def ray_executor(
-    study: Study, options: Options, spec: Mapping[str, Any], earlier: Iterable[Replicate]
+    study: Study,
+    options: Options,
+    spec: Mapping[str, Any],
+    earlier: Iterable[Replicate],
+    tell: Callable[[str], None],
 ) -> RayExecutor:
     """Connect to the cluster that the options name, and see to what runs will read.
 
@@ -29,10 +33,6 @@ def ray_executor(
     """
 
     asked = options.memory
-
-    def tell(message: str) -> None:
-        study.on_event("warning", {"message": message})
-
     return RayExecutor(
         {**spec, "sandbox": options.sandbox},  # "auto" is each node's own strictest
         address=options.address,

@@ -8,7 +8,7 @@ workers.idle("h100")
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +16,11 @@ from autoresearch.cluster import wire
 from autoresearch.cluster.connection import Connection
 from autoresearch.cluster.nodes import Driver, Node, Seat, share, slots
 from autoresearch.cluster.tokens import Tokens
+from autoresearch.places import Lost, Places
 from backends.hardware import GIB
 from prepare.errors import EnvironmentProblem
 
 STARTING, FETCHING, IDLE, BUSY = "starting", "fetching", "idle", "busy"
-FAILURES = 2  # a node that fails so often, and makes no run in between, is left out
 Tell = Callable[[str], None]
 
 
@@ -75,8 +75,7 @@ class Workers:
     _number: int = 0
     _looked: float = 0.0
     _paused: dict[str, float] = field(default_factory=dict)
-    _failures: dict[str, int] = field(default_factory=dict)
-    _out: dict[str, str] = field(default_factory=dict)  # node: why it is left out
+    _places: Places = field(default_factory=Places)  # nodes, by their ids
     _pieces: dict[str, list[Any]] = field(default_factory=dict)
     _hardware: dict[str, tuple[str, str]] = field(default_factory=dict)  # kind: id and name
 
@@ -92,12 +91,12 @@ class Workers:
     def __iter__(self) -> Iterator[Worker]:
         return iter(tuple(self._workers))
 
-    def idle(self, kind: str, lost_on: Collection[str] = ()) -> list[Worker]:
-        """Those that could begin a run; not on these nodes while others will be free elsewhere."""
+    def idle(self, kind: str, lost: Lost | None = None) -> list[Worker]:
+        """Those that could begin a run; not where it was lost while others will be free."""
         ours = [w for w in self if w.seat.kind == kind and not w.leaving]
-        if lost_on:
+        if lost is not None and lost.times:
             there = [w for w in ours if w.state in (IDLE, BUSY)]
-            ours = [w for w in there if w.node.id not in lost_on] or there
+            ours = lost.elsewhere(there, lambda worker: worker.node.id)
         return [w for w in ours if w.state == IDLE]
 
     def usable(self, kind: str) -> bool:
@@ -145,12 +144,12 @@ class Workers:
 
     @property
     def _usable(self) -> list[Node]:
-        return [node for node in self.nodes if node.id not in self._out]
+        return [node for node in self.nodes if node.id not in self._places.out]
 
     def _check_left(self, kind: str) -> None:
         there = [node for node in self.nodes if node.kind == kind]
-        if there and all(node.id in self._out for node in there):
-            reasons = "; ".join(f"{node.host}: {self._out[node.id]}" for node in there)
+        if there and all(node.id in self._places.out for node in there):
+            reasons = "; ".join(f"{node.host}: {self._places.out[node.id]}" for node in there)
             raise EnvironmentProblem(
                 f"no node of the kind {kind!r} can make runs: {reasons}",
                 "take another kind of device (--confirm, --screen), or mend what is said of these; "
@@ -241,18 +240,16 @@ class Workers:
 
     def blame(self, node: Node, reason: str) -> None:
         """A node failed, which another may not: it is left out where it did so before."""
-        self._failures[node.id] = self._failures.get(node.id, 0) + 1
-        if self._failures[node.id] >= FAILURES:
+        if self._places.blame(node.id):
             self.leave_out(node, reason)
 
     def praise(self, node: Node) -> None:
         """A run came to its end on a node: failures that were before don't count any more."""
-        self._failures.pop(node.id, None)
+        self._places.praise(node.id)
 
     def leave_out(self, node: Node, reason: str) -> None:
         """Use a node no more."""
-        if node.id not in self._out:
-            self._out[node.id] = reason
+        if self._places.leave_out(node.id, reason):
             self.tell(f"the node {node.host} ({node.kind}) is left out: {reason}")
         for worker in self:
             if worker.node.id == node.id and worker.state != BUSY:

@@ -102,7 +102,7 @@ def test_a_run_that_no_worker_survives_is_lost_and_the_others_are_not(shared, ma
     found = all_of(shared, [bad, good])
     failure = found[bad].replicate.failure
     assert failure is not None and (failure.kind, failure.phase) == (LOST, "worker")
-    assert "3 workers died" in failure.message and "why" in failure.log_tail
+    assert "in 3 attempts: its worker died" in failure.message and "why" in failure.log_tail
     assert found[bad].replicate.seed == 6 and found[good].replicate.score == 7.0
 
 
@@ -145,9 +145,14 @@ def test_a_cancelled_run_ends_with_what_it_started_and_its_place_is_free(shared,
 
 
 def test_a_machine_at_fault_is_told_as_an_error(shared, make):
-    shared.submit(make(12, "problem"))
+    warnings: list[str] = []
+    on_event = lambda name, data: warnings.append(data.get("message", name))  # noqa: E731
+    shared.submit(make(12, "problem", on_event=on_event))
     with pytest.raises(WorkerProblem, match="the disk is full") as raised:
         shared.collect(timeout=60)
+    assert [word for word in warnings if word != BEGUN] == [
+        f"a run on gpu {number} was lost and is made again: the disk is full" for number in (0, 1)
+    ]
     assert raised.value.exit_code == 4 and raised.value.hint == "free some"
     ticket = shared.submit(make(13))
     assert all_of(shared, [ticket])[ticket].replicate.score == 13.0

@@ -14,9 +14,10 @@ import backends
 from autoresearch import cli, local_pool
 from autoresearch.commands.run import deal_options, read_options
 from autoresearch.console import Output
-from autoresearch.engine.executor import Inline
+from autoresearch.engine.executor import Done, Inline
 from autoresearch.engine.trial import Replicate
 from autoresearch.narration import narrated
+from autoresearch.now import read_now
 from autoresearch.study import Options, Study
 from backends.hardware import GIB
 from tests.unit.command_line import CPU, git, make_fake_workspace
@@ -31,18 +32,35 @@ def measure(study: Any, request: Any) -> Replicate:
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace on a machine with one processor of eight cores."""
+    monkeypatch.setattr(Telling, "shown", [], raising=False)
     folder = make_fake_workspace(tmp_path / "w", monkeypatch, measure, "RATE = 0.5\n")
     monkeypatch.setattr("backends.facts.usable_cores", lambda: 8)
     return folder
 
 
-class Pool(Inline):
-    """Stands for worker processes: says how it was made, and makes runs here."""
+class Telling(Inline):
+    """Makes runs here, and tells of a trouble first; `shown` is what a watcher sees of it."""
+
+    shown: list[str]
+
+    def collect(self, timeout: float | None = None) -> list[Done]:
+        """Make the next run."""
+        if not self.shown:
+            self.tell("one device is left out")
+            self.shown.append(read_now(Path(".autoresearch/now.json"))["trial"]["warning"])
+        return super().collect(timeout)
+
+
+class Pool(Telling):
+    """Stands for worker processes: says how it was made."""
 
     made: list[dict[str, Any]]
 
-    def __init__(self, spec: Any, slots: Any, logs: Path, earlier: Any, silence: float) -> None:
+    def __init__(
+        self, spec: Any, slots: Any, logs: Path, earlier: Any, silence: float, tell: Any
+    ) -> None:
         super().__init__(lambda request: measure(None, request))
+        self.tell = tell
         self.made.append({"spec": spec, "slots": slots, "earlier": len(list(earlier))})
         assert silence >= 1800
 
@@ -63,7 +81,7 @@ def test_more_workers_than_accelerators_are_refused_with_what_to_do(workspace, c
 @pytest.mark.usefixtures("workspace")
 @pytest.mark.parametrize(("words", "expected"), [([], "0123"), (["--workers", "2"], "01")])
 def test_there_is_a_worker_for_each_accelerator_unless_fewer_are_asked_for(
-    words, expected, monkeypatch
+    words, expected, monkeypatch, capsys
 ):
     monkeypatch.setattr(Pool, "made", [], raising=False)
     monkeypatch.setattr(local_pool, "LocalPool", Pool)
@@ -76,6 +94,7 @@ def test_there_is_a_worker_for_each_accelerator_unless_fewer_are_asked_for(
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in made["slots"]] == [*expected]
     assert made["spec"]["shared_by"] == 1, "each has its own"
     assert len(Study.read(Path()).state.trials[0].replicates) == 3
+    assert Pool.shown == ["one device is left out"] and Pool.shown[0] in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("workspace")
@@ -122,8 +141,8 @@ def test_who_shares_an_accelerator_by_time_is_told_what_that_does_to_scores(
         assert "by time" not in capsys.readouterr().err
 
 
-class Devices(Inline):
-    """Stands for a Ray cluster: says how it was opened, and makes runs here."""
+class Devices(Telling):
+    """Stands for a Ray cluster: says how it was opened."""
 
     opened: list[dict[str, Any]]
     kinds: list[str]
@@ -131,6 +150,7 @@ class Devices(Inline):
     def __init__(self, spec: Any, **options: Any) -> None:
         super().__init__(lambda request: self._measure_on(request))
         self.opened.append({"spec": spec, **options})
+        self.tell = options["tell"]
 
     @property
     def slots(self) -> dict[str, int]:
@@ -166,6 +186,7 @@ def test_a_cluster_is_opened_with_what_was_asked_for(monkeypatch):
     assert {run.score_id for run in first.screening} == {"t4"}
     assert {run.score_id for run in first.replicates} == {"h100"}
     assert Devices.kinds[-1] == "t4", "a trial begins on the cheap kind"
+    assert Devices.shown == ["one device is left out"]
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,7 @@ def test_accelerators_are_shared_equally_or_not_at_all():
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in found] == ["0", "0", "1", "1"]
     assert {slot.shared_by for slot in found} == {2}
     assert len({slot.cores for slot in found}) == 4 and len({slot.name for slot in found}) == 4
+    assert [slot.device for slot in found] == ["cuda 0", "cuda 0", "cuda 1", "cuda 1"]
     with pytest.raises(UsageError, match="3 workers can't share 2"):
         find_slots(hardware("cuda", 2), workers=3, share=True, machine=two, environ={})
     # Asked to share, but there is no need: nothing is shared.
