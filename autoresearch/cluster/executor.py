@@ -37,6 +37,7 @@ from prepare.runfiles import fresh_folder
 
 MEASURES = "autoresearch.worker:KINDS"
 PRETRAINING = "pretraining"  # the kind of measuring that needs a device
+DEVICE_KIND = "device_kind"  # the detail of a run that names the kind that it was made on
 SLOW_TIMES, SLOW_KNOWN = 3.0, 3  # times the median of at least so many runs
 TICK = 0.5  # seconds: the longest wait before the cluster is looked at again
 EARLIER = 60  # runs whose facts tell later ones what is usual
@@ -81,6 +82,7 @@ class RayExecutor:
         measures: str = MEASURES,
         environment: Mapping[str, str] | None = None,
         patience: Patience | None = None,
+        usual: Mapping[str, str] | None = None,
     ) -> None:
         """Connect; workers are started when there are runs.
 
@@ -90,7 +92,8 @@ class RayExecutor:
             devices: accelerators that one run takes. memory: bytes that a device must have, or a
             node without any. tokens: makes or finds what runs read, when everything else has been
             checked. tell: is told of nodes and workers that fail. earlier: runs of the study so
-            far, the oldest first.
+            far, the oldest first. usual: by kind, the id of the hardware that counts where nodes
+            of that kind differ.
 
         Raises MissingTool, EnvironmentProblem, and UsageError for a kind that isn't there
         or is asked to do both.
@@ -123,6 +126,7 @@ class RayExecutor:
                 memory,
                 tell,
                 self.patience,
+                usual or {},
             )
         except BaseException:
             self._cluster.close()
@@ -344,7 +348,7 @@ class RayExecutor:
 
     def _finish(self, run: _Run, worker: Worker) -> None:
         made = Replicate.from_dict(run.end["replicate"])
-        details = {**made.details, "node": worker.node.host}
+        details = {**made.details, "node": worker.node.host, DEVICE_KIND: run.kind}
         if "run_dir" in details:
             details["run_dir"] = str(run.request.run_dir)
         made = replace(made, details=details)

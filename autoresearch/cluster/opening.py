@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from autoresearch.cluster.executor import RayExecutor
+from autoresearch.cluster.executor import DEVICE_KIND, RayExecutor
 from autoresearch.cluster.tokens import Tokens
+from autoresearch.engine.state import State
 from autoresearch.engine.trial import Replicate
 from backends.hardware import GIB
 from prepare.errors import UsageError
@@ -31,7 +32,6 @@ def ray_executor(
     Raises UsageError for a kind of device that isn't there, and what `RayExecutor` and
     `prepare_dataset` raise.
     """
-
     asked = options.memory
     return RayExecutor(
         {**spec, "sandbox": options.sandbox},  # "auto" is each node's own strictest
@@ -45,7 +45,19 @@ def ray_executor(
         tokens=lambda: Tokens.of(study.settings, study.on_event),
         tell=tell,
         earlier=earlier,
+        usual=usual_devices(study.state),
     )
+
+
+def usual_devices(state: State) -> dict[str, str]:
+    """By kind of device, the id of the hardware that the champion was last measured on."""
+    if state.champion is None:
+        return {}
+    return {
+        str(run.details[DEVICE_KIND]): str(run.details["hardware_id"])
+        for run in state.runs_of(state.champion)
+        if run.details.get(DEVICE_KIND) and run.details.get("hardware_id")
+    }
 
 
 def asked_by(preset: str) -> float:

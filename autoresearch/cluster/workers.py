@@ -14,8 +14,10 @@ from typing import Any
 
 from autoresearch.cluster import wire
 from autoresearch.cluster.connection import Connection
+from autoresearch.cluster.devices import Device, Devices
 from autoresearch.cluster.nodes import Driver, Node, Seat, share, slots
 from autoresearch.cluster.tokens import Tokens
+from autoresearch.narration import duration
 from autoresearch.places import Lost, Places
 from backends.hardware import GIB
 from prepare.errors import EnvironmentProblem
@@ -35,6 +37,7 @@ class Patience:
     silent: float = 120.0  # a worker that answers nothing is lost
     turn: float = 600.0  # slots that can't be divided between studies go round
     slow: float = 60.0  # a run takes at least this long before it is called slow
+    device: float = 60.0  # a node is waited for that may have the champion's device
 
 
 @dataclass(eq=False)
@@ -54,7 +57,7 @@ class Worker:
 
 @dataclass
 class Workers:
-    """Those of one study. kinds: of the devices that it uses."""
+    """Those of one study. kinds: of the devices that it uses. usual: see `Devices`."""
 
     cluster: Connection
     tag: str
@@ -67,6 +70,7 @@ class Workers:
     memory: int  # bytes that a device must have
     tell: Tell
     patience: Patience = Patience()
+    usual: Mapping[str, str] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     shares: dict[str, int] = field(default_factory=dict)
     received: list[tuple[str, list[str]]] = field(default_factory=list)  # node, files of text
@@ -77,9 +81,11 @@ class Workers:
     _paused: dict[str, float] = field(default_factory=dict)
     _places: Places = field(default_factory=Places)  # nodes, by their ids
     _pieces: dict[str, list[Any]] = field(default_factory=dict)
-    _hardware: dict[str, tuple[str, str]] = field(default_factory=dict)  # kind: id and name
+    _others: set[str] = field(default_factory=set)  # nodes whose device is in fact another kind's
+    _gone: dict[str, float] = field(default_factory=dict)  # kinds of no nodes: since when
 
     def __post_init__(self) -> None:
+        self._devices = Devices(self.usual, self.patience.device)
         self.cluster.announce(self.driver)
         self.look()
 
@@ -113,8 +119,12 @@ class Workers:
         """
         self.look()
         for kind in self.kinds:
-            self._check_left(kind)
+            there = self._there(kind)
+            self._check_left(kind, there)
+            if self._devices.asking(kind):
+                self._choose(kind)
             self._retire(kind, self._count(kind) - self.shares[kind])
+            self._say_gone(kind, there)
             self._move(kind)
             wanted = min(self.shares[kind], demand.get(kind, 0))
             for _ in range(wanted - self._count(kind)):
@@ -146,8 +156,22 @@ class Workers:
     def _usable(self) -> list[Node]:
         return [node for node in self.nodes if node.id not in self._places.out]
 
-    def _check_left(self, kind: str) -> None:
-        there = [node for node in self.nodes if node.kind == kind]
+    def _there(self, kind: str) -> list[Node]:
+        """The nodes of a kind and its device, those that are left out for failing included."""
+        return [n for n in self.nodes if n.kind == kind and n.id not in self._others]
+
+    def _say_gone(self, kind: str, there: Sequence[Node]) -> None:
+        """Say it once when a kind's last node has gone, and when there is one again."""
+        if there:
+            since = self._gone.pop(kind, None)
+            if since is not None:
+                away = duration(time.monotonic() - since)
+                self.tell(f"the cluster has a node of the kind {kind!r} again, after {away}")
+        elif kind not in self._gone and not any(w.seat.kind == kind for w in self):
+            self._gone[kind] = time.monotonic()
+            self.tell(f"the cluster has no node of the kind {kind!r} any more: runs wait for one")
+
+    def _check_left(self, kind: str, there: Sequence[Node]) -> None:
         if there and all(node.id in self._places.out for node in there):
             reasons = "; ".join(f"{node.host}: {self._places.out[node.id]}" for node in there)
             raise EnvironmentProblem(
@@ -168,6 +192,9 @@ class Workers:
             for node in self._usable
             if node.kind == kind and now >= self._paused.get(node.id, 0.0)
         ]
+        if self._devices.asking(kind):  # one worker is enough to ask a node
+            ours = {worker.node.id for worker in self}
+            nodes = [n for n in nodes if n.id not in ours and not self._devices.met(n)]
         if not nodes:
             return
         # Where nothing is free it waits in line: others see it, and leave what isn't theirs.
@@ -296,16 +323,32 @@ class Workers:
                 f"{self.memory / GIB:.3g}, see --memory",
             )
             return False
-        here = (str(hardware["id"]), name)
-        usual = self._hardware.setdefault(worker.seat.kind, here)
-        if usual[0] != here[0]:
+        here = Device(str(hardware["id"]), name)
+        self._devices.meet(worker.node, here)
+        chosen = self._choose(worker.seat.kind)
+        if chosen is None:  # its node is used where no other has the usual device
+            self.end(worker)
+            return False
+        if chosen.id != here.id:
+            self._others.add(worker.node.id)
             self.leave_out(
                 worker.node,
-                f"it has another device ({here[1]}) than the others of its kind ({usual[1]}); "
+                f"it has another device ({here.name}) than the others of its kind ({chosen.name}); "
                 "`ray start --labels autoresearch.kind=NAME` makes it a kind of its own",
             )
             return False
         return True
+
+    def _choose(self, kind: str) -> Device | None:
+        """The device that counts for a kind, as soon as that is known."""
+        asking = self._devices.asking(kind)
+        chosen = self._devices.of(kind, [n for n in self._usable if n.kind == kind])
+        if asking and chosen is not None and self._devices.strange(kind):
+            self.tell(
+                f"no node of the kind {kind!r} that answers has the device that the champion was "
+                f"measured on: it is measured anew on {chosen.name}"
+            )
+        return chosen
 
     # -- their end -------------------------------------------------------------------------------
 

@@ -174,9 +174,12 @@ class State:
 
     def scores_of(self, trial_id: int, score_id: str) -> dict[int, float]:
         """Score by seed of one trial's program, of one score id."""
+        return scores(self.runs_of(trial_id), score_id)
+
+    def runs_of(self, trial_id: int) -> tuple[Replicate, ...]:
+        """All runs of one trial's program: its own, then those made beside other trials."""
         trial = self.trials[trial_id]
-        runs = (*trial.replicates, *trial.screening, *self._repeats.get(trial_id, ()))
-        return scores(runs, score_id)
+        return (*trial.replicates, *trial.screening, *self._repeats.get(trial_id, ()))
 
     def champion_scores(self, trial: Trial) -> dict[int, float]:
         """Score by seed of the champion that a trial was held against, as known at its decision."""

@@ -165,7 +165,9 @@ class Devices(Telling):
         return super().submit(request, kind)
 
     def _measure_on(self, request: Any) -> Replicate:
-        return Replicate(request.seed, 1.0, score_id=(request.run_dir / "kind").read_text())
+        kind = (request.run_dir / "kind").read_text()
+        details = {"device_kind": kind, "hardware_id": f"its {kind}"}
+        return Replicate(request.seed, 1.0, score_id=kind, details=details)
 
 
 @pytest.mark.usefixtures("workspace")
@@ -187,6 +189,9 @@ def test_a_cluster_is_opened_with_what_was_asked_for(monkeypatch):
     assert {run.score_id for run in first.replicates} == {"h100"}
     assert Devices.kinds[-1] == "t4", "a trial begins on the cheap kind"
     assert Devices.shown == ["one device is left out"]
+    assert opened["usual"] == {}, "nothing was measured yet"
+    assert cli.run(argv) == 0
+    assert Devices.opened[-1]["usual"] == {"h100": "its h100", "t4": "its t4"}
 
 
 @pytest.mark.parametrize(
