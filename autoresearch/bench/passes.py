@@ -5,9 +5,7 @@ serve_passes(channel, step, synchronize)     # `passes` -> seconds of each; `pea
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,12 +13,11 @@ from typing import Any
 from autoresearch.bench.samples import interleave
 from autoresearch.bench.worker import Worker
 from autoresearch.console import OnEvent
+from backends.process_memory import return_freed_memory
 from prepare.channel import Channel
 
 WARM_PASSES = 2
 BLOCK_SECONDS = 1.0
-M_MMAP_THRESHOLD = -3  # mallopt(3)
-SMALLEST_MAPPING = 1 << 16  # bytes
 
 
 def serve_passes(channel: Channel, step: Callable[[], Any]) -> None:
@@ -70,7 +67,7 @@ def peak_of(step: Callable[[], Any]) -> float:
     """
     from backends import runtime
 
-    _return_memory_at_once()
+    return_freed_memory()
     for _ in range(WARM_PASSES):
         step()
     runtime.synchronize()
@@ -80,14 +77,3 @@ def peak_of(step: Callable[[], Any]) -> float:
     step()
     runtime.synchronize()
     return runtime.peak_memory_mb() - before
-
-
-def _return_memory_at_once() -> None:
-    """Let glibc map what is large and unmap it when freed.
-
-    Otherwise it keeps blocks of up to 32 MB for the next time, and they would count as held.
-    """
-    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if libc is not None and hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim"):
-        libc.mallopt(M_MMAP_THRESHOLD, SMALLEST_MAPPING)
-        libc.malloc_trim(0)

@@ -35,6 +35,27 @@ GATE_CHANNELS = 32
 wide_dtype = torch.float32 if runtime.compute_dtype == torch.float16 else runtime.compute_dtype
 
 
+def compiled(function):
+    """Compiled as a script does it, without what `runtime.compile` arranges beside it."""
+    if runtime.name != "torch":
+        return runtime.compile(function)
+    return torch.compile(function, dynamic=False) if runtime.policy.compile else function
+
+
+def gradients(model):
+    """`step(x, y, scale) -> loss`, which adds scale * dloss/dp to each p.grad."""
+    if runtime.name != "torch" or runtime.policy.loss_scaling:
+        return runtime.backward(model)
+    forward = compiled(model)
+
+    def step(x_BT, y_BT, scale):
+        loss = forward(x_BT, y_BT)
+        loss.backward(gradient=torch.full_like(loss, scale))
+        return loss.detach()
+
+    return step
+
+
 # Model
 
 
@@ -209,7 +230,6 @@ POLAR_EXPRESS = (  # arXiv:2505.16932
 )
 
 
-@runtime.compile
 def muon_step(p_RS, grad_RS, momentum_RS, variance, lr, momentum, beta2, weight_decay):
     momentum_RS.add_((grad_RS - momentum_RS) * (1 - momentum))
     update_RS = grad_RS + (momentum_RS - grad_RS) * momentum
@@ -231,7 +251,6 @@ def muon_step(p_RS, grad_RS, momentum_RS, variance, lr, momentum, beta2, weight_
     p_RS.sub_(lr * (update_RS + weight_decay * agrees * p_RS))
 
 
-@runtime.compile
 def adamw_step(p, grad, mean, square, lr, beta1, beta2, bias1, bias2, eps):
     grad = grad.float()
     mean.add_((grad - mean) * (1 - beta1))
@@ -244,6 +263,7 @@ class Optimizer:
 
     def __init__(self, entries):
         self.entries, self.steps = entries, 0
+        self.muon_step, self.adamw_step = compiled(muon_step), compiled(adamw_step)
         for entry in entries:
             p = entry["param"]
             entry["initial_lr"] = entry["lr"]
@@ -266,12 +286,12 @@ class Optimizer:
             lr = entry["initial_lr"] * multiplier
             if entry["muon"]:
                 numbers = (lr * entry["scale"], momentum, 0.95, weight_decay)
-                muon_step(*state, *(torch.tensor(n, dtype=torch.float32) for n in numbers))
+                self.muon_step(*state, *(torch.tensor(n, dtype=torch.float32) for n in numbers))
             else:
                 beta1, beta2 = entry["betas"]
                 bias = (1 - beta1**self.steps, 1 - beta2**self.steps)
                 numbers = (lr, beta1, beta2, *bias, entry["eps"])
-                adamw_step(*state, *(torch.tensor(n, dtype=torch.float32) for n in numbers))
+                self.adamw_step(*state, *(torch.tensor(n, dtype=torch.float32) for n in numbers))
 
 
 def make_optimizer(model):
@@ -310,7 +330,7 @@ def lr_multiplier(progress):
 def train(model, run):
     """Trains `model` in place until `run.batches` ends."""
     accumulation = max(1, TOTAL_BATCH_SIZE // (DEVICE_BATCH_SIZE * run.spec.max_seq_len))
-    optimizer, backward = make_optimizer(model), runtime.backward(model)
+    optimizer, backward = make_optimizer(model), gradients(model)
     step, total = 0, 0.0
     for micro, (x_BT, y_BT) in enumerate(run.batches(DEVICE_BATCH_SIZE), 1):
         total = total + backward(x_BT, y_BT, scale=1 / accumulation)

@@ -18,6 +18,7 @@ from torch import nn
 import backends
 from backends.errors import AttentionUnavailable, KernelUnavailable, WeightsMismatch
 from backends.loss_scaling import INITIAL, LossScaler
+from backends.process_memory import keep_freed_memory, return_freed_memory
 
 
 class Tiny(nn.Module):
@@ -222,6 +223,32 @@ def test_inductor_agrees(runtime: ModuleType) -> None:
         torch.testing.assert_close(compiled, truth, rtol=1e-4, atol=1e-6)
 
 
+class Lookup(nn.Module):
+    """A table of 16-bit numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(3, 64, dtype=torch.bfloat16)
+
+    def forward(self, tokens, weight):
+        return (self.table(tokens).float() * weight).sum()
+
+
+def test_a_compiled_table_adds_its_gradients_as_an_eager_one_does(runtime: ModuleType) -> None:
+    """In the order of tokens, not of chance, which 16-bit sums show."""
+    if not runtime.hardware.has("cxx_compiler"):
+        pytest.skip("no C++ compiler here")
+    torch._dynamo.reset()
+    runtime.policy = replace(runtime.policy, compile=True, compile_mode="default")
+    model, tokens = Lookup(), torch.randint(3, (2, 400))
+    weight = torch.randn(2, 400, 64)
+    runtime.backward(model)(tokens, weight)
+    (mine,) = gradients(model)
+    model.zero_grad()
+    model(tokens, weight).backward()
+    assert torch.equal(mine, *gradients(model))
+
+
 class Half(nn.Module):
     """fp32 master weight, fp16 arithmetic; `tiny` makes gradients that fp16 can't hold."""
 
@@ -321,7 +348,25 @@ def test_a_broken_file_is_refused(runtime: ModuleType, tmp_path: Path) -> None:
         runtime.load_weights(nn.Linear(2, 2), tmp_path / "absent.safetensors")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="an allocator that can be told")
+def test_freed_memory_is_kept_or_returned() -> None:
+    import resource
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(64 * 2**20 // 4)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    keep_freed_memory()
+    faults()
+    kept = faults()
+    return_freed_memory()
+    faults()
+    assert kept < 100 < 10_000 < faults()
+
+
 def test_peak_memory_sees_what_was_freed(runtime: ModuleType) -> None:
+    return_freed_memory()  # training in this process may have had it kept
     runtime.reset_peak_memory()
     before = runtime.peak_memory_mb()
     torch.ones(64 * 2**20 // 4).sum()
