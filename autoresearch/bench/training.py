@@ -83,6 +83,10 @@ def measure(
     for name, rates in samples.items():
         flops = ready[name]["flops_per_token"]
         ratios.append(Ratio.of(f"MFU of {name}", [flops * r for r in rates], peaks))
+    for name, rates in samples.items():
+        flops = ready[name]["flops_per_token"] + ready[name]["flops_of_embeddings"]
+        label = f"MFU of {name}, embeddings counted"
+        ratios.append(Ratio.of(label, [flops * r for r in rates], peaks))
     about = {"backend": selection.hardware.backend, **asdict(size)}
     notes = (f"{OURS}: {ready[OURS]['policy']}",)
     return Report(
@@ -100,7 +104,7 @@ def _block_steps(worker: Worker) -> int:
 
 def serve(channel: Channel, job: dict[str, Any]) -> None:
     """Run a train module's own `train`, block by block."""
-    from backends import runtime
+    from backends import nn, runtime
 
     size = Size(**job["size"])
     module = load_module(Path(job["module"]))
@@ -111,6 +115,9 @@ def serve(channel: Channel, job: dict[str, Any]) -> None:
     policy = runtime.policy
     facts = {
         "flops_per_token": int(model.flops_per_token()),
+        # A look-up multiplies nothing; who takes 6 N of all parameters N counts it all the same.
+        "flops_of_embeddings": 6
+        * sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Embedding)),
         "policy": f"{policy.compute_dtype}, attention {policy.attention}, "
         + ("compiled" if policy.compile else "eager"),
     }

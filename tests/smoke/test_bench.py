@@ -147,7 +147,11 @@ class FakeWorker:
         if self.environment["AUTORESEARCH_COMPILE"] == "1" and not ours and self.job:
             raise WorkerFailed("no compiler")
         self.step_seconds = 1.0 if ours else 2.0
-        self.ready = {"flops_per_token": 1000, "policy": "float32, eager"}
+        self.ready = {
+            "flops_per_token": 1000,
+            "flops_of_embeddings": 500,
+            "policy": "float32, eager",
+        }
         return self
 
     def __exit__(self, *_: object) -> None:
