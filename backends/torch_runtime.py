@@ -30,7 +30,7 @@ from backends import gram as plain_gram
 from backends.errors import KernelUnavailable
 from backends.loss_scaling import LossScaler
 from backends.policy import Overrides
-from backends.process_memory import keep_freed_memory, peak_rss_mb, reset_peak_rss
+from backends.process_memory import peak_rss_mb, reset_peak_rss
 from backends.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
@@ -261,8 +261,6 @@ def backward(model: nn.Module) -> Callable[..., Tensor]:
     this one's rows, and gradients and loss come out averaged over all.
     """
     data_parallel.watch(model)
-    if _this("device").type == "cpu":
-        keep_freed_memory()
     forward = compile(model)
     scaler = LossScaler(model.parameters()) if _this("policy").loss_scaling else None
     on_mps = _this("device").type == "mps"

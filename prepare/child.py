@@ -134,7 +134,9 @@ def _load_candidate(channel: Channel, configuration: dict[str, Any]) -> ModuleTy
 def _load_framework() -> None:
     """Takes over a second, in which the harness makes ready what it has to say."""
     from backends import runtime
+    from backends.process_memory import keep_freed_memory
 
+    keep_freed_memory()
     with _fewer_collections():
         runtime.name  # noqa: B018 - asked for to be loaded
 

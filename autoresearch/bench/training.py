@@ -27,6 +27,7 @@ from autoresearch.bench.variants import (
 )
 from autoresearch.bench.worker import Worker, start_all
 from autoresearch.console import OnEvent
+from backends.process_memory import keep_freed_memory
 from prepare.channel import Channel
 from prepare.run import Run, Spec
 
@@ -108,6 +109,8 @@ def serve(channel: Channel, job: dict[str, Any]) -> None:
 
     size = Size(**job["size"])
     module = load_module(Path(job["module"]))
+    if module.__name__ == "train":  # as the harness does; the plain one is a script by itself
+        keep_freed_memory()
     runtime.seed(0)
     spec = Spec(size.vocab, size.seq_len)
     model = module.build_model(spec)

@@ -147,11 +147,8 @@ class FakeWorker:
         if self.environment["AUTORESEARCH_COMPILE"] == "1" and not ours and self.job:
             raise WorkerFailed("no compiler")
         self.step_seconds = 1.0 if ours else 2.0
-        self.ready = {
-            "flops_per_token": 1000,
-            "flops_of_embeddings": 500,
-            "policy": "float32, eager",
-        }
+        flops = {"flops_per_token": 1000, "flops_of_embeddings": 500}
+        self.ready = {**flops, "policy": "float32, eager"}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -175,6 +172,7 @@ def test_rates_ratios_and_mfu(monkeypatch: pytest.MonkeyPatch) -> None:
     ratios = {ratio.name: ratio.median for ratio in report.ratios}
     assert ratios[f"{OURS} / {PLAIN}"] == 2.0
     assert ratios[f"MFU of {OURS}"] == pytest.approx(4096 * 1000 / 1e7)
+    assert ratios[f"MFU of {OURS}, embeddings counted"] == pytest.approx(4096 * 1500 / 1e7)
     assert report.failures == {"plain fp32 + compile": "no compiler"}
     assert report.subject == "training T256" and report.about["seq_len"] == 256
 
