@@ -235,8 +235,11 @@ class Lookup(nn.Module):
         return (self.table(tokens).float() * weight).sum()
 
 
-def test_a_compiled_table_adds_its_gradients_as_an_eager_one_does(runtime: ModuleType) -> None:
+def test_a_compiled_table_adds_its_gradients_as_an_eager_one_does(
+    runtime: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In the order of tokens, not of chance, which 16-bit sums show."""
+    monkeypatch.setenv("CI", "true")  # where the compiler refuses fall-backs that weren't asked for
     if not runtime.hardware.has("cxx_compiler"):
         pytest.skip("no C++ compiler here")
     torch._dynamo.reset()

@@ -135,11 +135,22 @@ def autoresearch(args: list[str]) -> int:
             except OSError:
                 time.sleep(0.05)
         return 4
+    wait_for_workers()  # as a study waits for devices; on a busy machine they come late
     told = os.environ["FAKE_STUDY"]
     if told == "stay":
         stay("study ended", args)
         return 143
     return int(told)
+
+
+def wait_for_workers() -> None:
+    """Until every node but the first has joined, or twenty seconds."""
+    for _ in range(400):
+        calls = map(json.loads, Path(os.environ["FAKE_LOG"]).read_text().splitlines())
+        joined = [each for each in calls if each["who"] == "ray" and "--head" not in each["args"]]
+        if len(joined) >= int(os.environ.get("SLURM_JOB_NUM_NODES", 1)) - 1:
+            return
+        time.sleep(0.05)
 
 
 def stay(word: str, args: list[str]) -> None:
