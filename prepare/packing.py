@@ -133,7 +133,10 @@ class Rows:
         return out
 
     def read(self, indices: Ints, out: NDArray[np.integer]) -> None:
-        """Copy rows `indices` into `out` (len(indices), T + 1), whose dtype holds every id."""
+        """Copy rows `indices` into `out` (len(indices), T + 1), whose dtype holds every id.
+
+        Raises CorruptFile for a plan that names tokens which the store hasn't.
+        """
         if not out.flags.c_contiguous:
             raise ValueError("out must be contiguous")
         plan, tokens = self.plan, self.store.tokens
@@ -143,12 +146,15 @@ class Rows:
         runs = np.repeat(first - (ends - counts), counts)
         runs += np.arange(len(runs))
         sources, lengths = plan.sources[runs], plan.lengths[runs]
+        if len(runs) and (sources.min() < 0 or (sources + lengths).max() > len(tokens)):
+            raise CorruptFile("the row plan names tokens that aren't there", "prepare again")
         stops = np.cumsum(lengths)
         flat = out.reshape(-1)
         if len(flat) < SHORT_RUN * len(runs):
             positions = np.repeat(sources - (stops - lengths), lengths)
             positions += np.arange(len(flat))
-            flat[:] = tokens[positions]
+            # Clipped, for nothing is: to look at each position took a tenth of the time.
+            flat[:] = np.asarray(tokens).take(positions, mode="clip")
             return
         begin = 0
         for source, stop in zip(sources.tolist(), stops.tolist(), strict=True):

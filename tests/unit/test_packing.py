@@ -142,6 +142,14 @@ def test_truncated_plan_is_corrupt(tmp_path: Path, name: str) -> None:
         RowPlan.load(tmp_path)
 
 
+@pytest.mark.parametrize("length", [5, 1000])  # gathered token by token, or run by run
+def test_a_plan_that_names_absent_tokens_is_corrupt(length: int) -> None:
+    rows = make_rows([length] * 50, 2 * length)
+    rows.plan.sources[:] += rows.plan.n_tokens
+    with pytest.raises(CorruptFile, match="aren't there"):
+        read_all(rows)
+
+
 def test_feed_shows_every_row_once_an_epoch_and_reshuffles() -> None:
     rows = make_rows([9, 40, 3] * 40, 16)
     n, everything = len(rows), read_all(rows)
