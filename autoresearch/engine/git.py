@@ -31,7 +31,7 @@ ZERO = "0" * 40
 # Files in a scratch folder end their lines as stored, whatever the user's settings ask for.
 AS_STORED = ("core.autocrlf=false", "core.eol=lf")
 _TIMEOUT = 600.0  # seconds; a hung file system must not hang the night without a word
-_SIGINT_TRIES = 5
+_SIGINT_TRIES = 30  # a busy machine leaves it in our group for longer
 _FULL_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 # What is remembered of objects: so many, and none that is larger.
 _TREES, _MOST_ENTRIES = 32, 10_000
