@@ -125,6 +125,8 @@ def ray(args: list[str]) -> int:
 
 def autoresearch(args: list[str]) -> int:
     """`cluster wait` tries the head's address once a moment; `run` does as it was told."""
+    if args[:1] == ["run"]:
+        wait_for_workers()  # as a study waits for devices; on a busy machine they come late
     note("autoresearch", args)
     if args[:2] == ["cluster", "wait"]:
         host, port = args[2].split(":")
@@ -135,7 +137,6 @@ def autoresearch(args: list[str]) -> int:
             except OSError:
                 time.sleep(0.05)
         return 4
-    wait_for_workers()  # as a study waits for devices; on a busy machine they come late
     told = os.environ["FAKE_STUDY"]
     if told == "stay":
         stay("study ended", args)
