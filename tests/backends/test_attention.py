@@ -67,14 +67,47 @@ def test_dense_blocks_are_few_and_long_rows_left_to_the_fused_kernel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen = []
-    block = dense._block
-    monkeypatch.setattr(dense, "_block", lambda *a: seen.append(a[-2:]) or block(*a))
+    forward = dense._forward
+    monkeypatch.setattr(dense, "_forward", lambda *a: seen.append(a[1].shape) or forward(*a))
     q = torch.randn(1, 2048, 1, 8)
     dense.attention(q, q, q, 500)
-    assert seen == [(start, start + 256) for start in range(0, 2048, 256)]
+    assert seen == [(1, 1, min(start, 500) + 256, 8) for start in range(0, 2048, 256)]
     seen.clear()
-    dense.attention(q, q, q, None)
+    longest = torch.randn(1, dense.LONGEST_CAUSAL + 1, 1, 8)
+    dense.attention(longest, longest, longest, None)
     assert seen == []
+
+
+def test_dense_keeps_no_weights_where_no_gradient_is_asked_for() -> None:
+    held = []
+
+    def keep(t: torch.Tensor) -> torch.Tensor:
+        held.append(t.numel())
+        return t
+
+    q, k, v, _ = (torch.tensor(a) for a in arrays((1, 300, 2, 2, 8)))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        dense.attention(q, k, v, 40)
+        assert held == []
+        v.requires_grad_()
+        dense.attention(q, k, v, 40)
+    assert max(held) > q.numel()
+
+
+def test_a_second_derivative_of_dense_is_refused_and_not_wrong() -> None:
+    q, k, v, _ = (torch.tensor(a, requires_grad=True) for a in arrays((1, 20, 1, 1, 4)))
+    (dq,) = torch.autograd.grad(dense.attention(q, k, v, 5).square().sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        dq.sum().backward()
+
+
+def test_large_scores_overflow_nothing() -> None:
+    q, k, v, dy = arrays((1, 200, 2, 2, 16))
+    leaves = [torch.tensor(a, dtype=torch.float32, requires_grad=True) for a in (300 * q, k, v)]
+    y = dense.attention(*leaves, 60)
+    y.backward(torch.tensor(dy, dtype=torch.float32))
+    assert_close(y, reference.attention(300 * q, k, v, 60), 1e-3, "y")
+    assert all(leaf.grad.isfinite().all() for leaf in leaves)
 
 
 def test_the_window_is_inclusive() -> None:
