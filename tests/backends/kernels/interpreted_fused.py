@@ -134,7 +134,9 @@ def test_gram(dtype: torch.dtype, tall: bool) -> None:
     add = torch.randn(100, 100).to(dtype)
     once = gram.gram(x)
     assert (once.shape, once.dtype) == ((2, 1, 100, 100), dtype)
-    assert torch.equal(once, once.mT)
+    # Tiles off the diagonal are computed once. Within one, a processor's product need not be
+    # symmetric to the last bit.
+    assert torch.equal(once[..., 64:, :64], once[..., :64, 64:].mT)
     assert_close(once, x.double() @ x.double().mT, dtype, "x @ x.mT")
     mine = gram.gram(x, alpha=0.5, add=add, beta=-20.0)
     assert_close(mine, plain.gram(x.double(), 0.5, add.double(), -20.0), dtype, "polynomial")
