@@ -323,6 +323,28 @@ def test_attention_gradients_equal_torchs(window: int | None) -> None:
         np.testing.assert_allclose(np.array(g), t.grad.numpy(), 1e-3, 2e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_attention_gradients_in_blocks_as_on_cpus_and_on_gpus(on_gpu: bool, dtype: str) -> None:
+    from backends import mlx_attention
+
+    q, k, v, dy = (a.swapaxes(1, 2) for a in (*qkv((2, 290, 2, 2, 16)), qkv((2, 290, 2, 2, 16))[0]))
+    given = [mx.array(a).astype(getattr(mx, dtype)) for a in (q, k, v)]
+    run = mlx_attention._blockwise(140, on_gpu)
+
+    def total(*arrays: mx.array) -> mx.array:
+        return (run(*arrays)[0].astype(mx.float32) * mx.array(dy)).sum()
+
+    found = mx.grad(total, argnums=(0, 1, 2))(*given)
+    rounded = [np.array(a.astype(mx.float32)).swapaxes(1, 2).astype(np.float64) for a in given]
+    truth = reference.gradients(*rounded, 140, dy.swapaxes(1, 2).astype(np.float64))
+    tolerance = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}[dtype]
+    for mine, theirs in zip(found, truth, strict=True):
+        assert mine.dtype == getattr(mx, dtype)
+        mine = np.array(mine.astype(mx.float32)).swapaxes(1, 2)
+        assert np.abs(mine - theirs).max() < tolerance * np.abs(theirs).max()
+
+
 def test_attention_window_is_inclusive() -> None:
     """Query i sees exactly window + 1 keys."""
     q, v = np.zeros((1, 400, 1, 2), np.float32), np.zeros((1, 400, 1, 2), np.float32)
