@@ -9,9 +9,9 @@ pass: T x T / 2 numbers a head, which is little for a row of a few hundred token
 long ones.
 
 Both passes are written out (as in FlashAttention-2, arXiv:2307.08691, algorithms 1 and 2): weights
-stay unnormalised, what is divided is the output, and the backward pass takes its sum over the keys
-from the output, so that each goes over the scores once less. What a product reads is laid out
-densely first: torch's batched ones copy anything else, slowly and each time.
+stay unnormalised (but in fp16), what is divided is the output, and the backward pass takes its sum
+over the keys from the output, so that each goes over the scores once less. What a product reads is
+laid out densely first: torch's batched ones copy anything else, slowly and each time.
 """
 
 from __future__ import annotations
@@ -90,7 +90,10 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, window: int) -> tuple[Tensor, Tens
     wide = torch.promote_types(scores.dtype, torch.float32)
     band = _band(window, rows, q.dtype, q.device)[:, window + rows - keys :]
     scores = scores.to(wide) * q.shape[-1] ** -0.5 + band
-    weights = (scores - scores.amax(dim=-1, keepdim=True)).exp().to(q.dtype)
+    weights = (scores - scores.amax(dim=-1, keepdim=True)).exp()
+    if q.dtype == torch.float16:  # in which thousands of values could overflow
+        weights = weights / weights.sum(dim=-1, keepdim=True)
+    weights = weights.to(q.dtype)
     sums = weights.to(wide).sum(dim=-1, keepdim=True)  # of what is multiplied, rounded as it is
     return ((weights @ v).to(wide) / sums).to(q.dtype), weights, sums
 

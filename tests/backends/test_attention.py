@@ -101,6 +101,11 @@ def test_a_second_derivative_of_dense_is_refused_and_not_wrong() -> None:
         dq.sum().backward()
 
 
+def test_large_values_do_not_overflow_in_fp16() -> None:
+    q = torch.zeros(1, 1024, 1, 8, dtype=torch.float16)
+    assert (dense.attention(q, q, q + 100, None) - 100).abs().max() < 0.2
+
+
 def test_large_scores_overflow_nothing() -> None:
     q, k, v, dy = arrays((1, 200, 2, 2, 16))
     leaves = [torch.tensor(a, dtype=torch.float32, requires_grad=True) for a in (300 * q, k, v)]
