@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import backends
 from backends import attention as implementations
-from backends import compiled_headers, data_parallel, fp8, kernels, softcap
+from backends import compiling, data_parallel, fp8, kernels, softcap
 from backends import gram as plain_gram
 from backends.errors import KernelUnavailable
 from backends.loss_scaling import LossScaler
@@ -65,7 +65,6 @@ __all__ = [
 
 name = "torch"
 MB = 2**20
-GRAPHS_PER_FUNCTION = 64
 SMALLEST_GRAM = 128  # rows: below two tiles of a kernel's there is no half to save
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -223,45 +222,11 @@ def compile(fn: F) -> F:
     @functools.wraps(fn)
     def call(*args: Any, **kwargs: Any) -> Any:
         if not compiled:
-            compiled.append(_compiled(fn))
+            _settle()
+            compiled.append(compiling.compiled(fn, _this("policy"), _this("device")))
         return compiled[0](*args, **kwargs)
 
     return call  # type: ignore[return-value]
-
-
-def _compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
-    _settle()
-    policy = _this("policy")
-    if not policy.compile:
-        return fn
-    # An optimizer step meets every shape of the model, with one graph each; torch's limit is 8,
-    # and behind it a full graph is an error. (Not torch.compile's argument: 2.9 has none.)
-    limits = torch._dynamo.config
-    limits.recompile_limit = max(GRAPHS_PER_FUNCTION, limits.recompile_limit)
-    # The loss is an autograd.Function, for which torch doesn't keep compiled graphs unless told: a
-    # warm start then traced and partitioned the whole model anew, 10 s instead of 4. What such a
-    # function does is part of the cache's key; a test changes one to see it.
-    torch._functorch.config.autograd_cache_allow_custom_autograd_functions = True
-    if _this("device").type == "cpu":
-        compiled_headers.use()
-        _keep_embedding_gradient()
-    return torch.compile(fn, dynamic=False, fullgraph=True, mode=policy.compile_mode or None)
-
-
-def _keep_embedding_gradient() -> None:
-    """Have torch's own kernel make the gradients of embeddings in what is compiled for a CPU.
-
-    The compiler would add to them number by number, with a lock each and in the order of chance:
-    2% of a step at T 256. Its tables are private: where they have moved it does so still.
-    """
-    try:  # takes a second and a half
-        from torch._inductor.decomposition import decompositions
-        from torch._inductor.lowering import make_fallback
-    except ImportError:
-        return
-    gradient = torch.ops.aten.embedding_dense_backward.default
-    if decompositions.pop(gradient, None) is not None:
-        make_fallback(gradient, warn=False)  # asked for: no error where CI is set
 
 
 def backward(model: nn.Module) -> Callable[..., Tensor]:
