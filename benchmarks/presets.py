@@ -2,6 +2,7 @@
 
     python benchmarks/presets.py                                    # 18 minutes of an idle machine
     python benchmarks/presets.py --preset cpu-tinystories --text FILE --repeats 3
+    python benchmarks/presets.py --vocab-size 4096      # and the preset with this vocabulary
 
 Every run is `autoresearch train`: the same machine, text and seconds, the exact val_bpb of the same
 validation text, which is per byte and so doesn't depend on the vocabulary. The settings take turns;
@@ -20,7 +21,7 @@ import statistics
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,14 @@ class Setting:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def settings_for(preset: str) -> dict[str, Setting]:
-    """The plain ones and the preset's, by name."""
+def settings_for(preset: str, vocab_size: int | None = None) -> dict[str, Setting]:
+    """The plain ones and the preset's, by name; with `vocab_size` the preset with that, too."""
     plain = reference_path("plain.py")
     fork = {"TOTAL_BATCH_SIZE": 65536, "DEVICE_BATCH_SIZE": 16, "WINDOW_PATTERN": "L"}
     well_set = {"TOTAL_BATCH_SIZE": 2048, "DEVICE_BATCH_SIZE": 4, "WINDOW_PATTERN": "SSSL"}
     bf16 = {"AUTORESEARCH_DTYPE": "bfloat16", "AUTORESEARCH_ATTENTION": "sdpa"}
     ours = load_preset(preset)
-    return {
+    settings = {
         "fork": Setting(
             plain, {**PLAIN, **fork}, 8192, 2048, {**bf16, "AUTORESEARCH_COMPILE": "0"}
         ),
@@ -69,6 +70,10 @@ def settings_for(preset: str) -> dict[str, Setting]:
             seed_path("train.py"), ours.train, ours.settings.vocab_size, ours.settings.max_seq_len
         ),
     }
+    if vocab_size is not None:
+        name = f"{preset} V{vocab_size}"
+        settings[name] = replace(settings[preset], vocab_size=vocab_size)
+    return settings
 
 
 def train(setting: Setting, folder: Path, text: str, seconds: float, seed: int) -> dict[str, Any]:
@@ -137,13 +142,14 @@ def main() -> None:
     parser.add_argument("--text", default="embedded", help="a corpus or a path [%(default)s]")
     parser.add_argument("--seconds", type=float, default=300.0, help="[%(default)s]")
     parser.add_argument("--repeats", type=int, default=1, help="[%(default)s]")
+    parser.add_argument("--vocab-size", type=int, help="measure the preset with this one, too")
     parser.add_argument("--only", help="some of the settings, by comma")
     parser.add_argument("--output", type=Path, help="[results/presets-PRESET.json]")
     options = parser.parse_args()
     output = options.output or RESULTS / f"presets-{options.preset}.json"
     if not output.parent.is_dir():
         parser.error(f"no folder {output.parent}")
-    settings = settings_for(options.preset)
+    settings = settings_for(options.preset, options.vocab_size)
     names = options.only.split(",") if options.only else list(settings)
     if unknown := set(names) - set(settings):
         parser.error(f"no setting {', '.join(sorted(unknown))}: there are {', '.join(settings)}")
