@@ -171,7 +171,11 @@ def _read_cpu(system: str) -> tuple[str, frozenset[str]]:
 
 
 def parse_cpuinfo(text: str) -> tuple[str, frozenset[str]]:
-    """Name and CPU_FLAGS from the text of Linux's /proc/cpuinfo."""
+    """Name and CPU_FLAGS from the text of Linux's /proc/cpuinfo.
+
+    A virtual machine may say no more than "AMD EPYC", of which one generation multiplies twice as
+    fast as another: the family and model, which tell them apart, are part of such a name.
+    """
     fields: dict[str, str] = {}
     for line in text.splitlines():
         key, _, value = line.partition(":")
@@ -179,7 +183,10 @@ def parse_cpuinfo(text: str) -> tuple[str, frozenset[str]]:
     flags = set(fields.get("flags", "").split()) & set(CPU_FLAGS)
     if "bf16" in fields.get("Features", "").split():  # ARM spells it so
         flags.add("arm_bf16")
-    return fields.get("model name", fields.get("Model", "")), frozenset(flags)
+    name = fields.get("model name", fields.get("Model", ""))
+    if name and "cpu family" in fields and not re.search(r"\d", name):
+        name += f" (family {fields['cpu family']}, model {fields.get('model', '?')})"
+    return name, frozenset(flags)
 
 
 def _nvidia_driver() -> str:

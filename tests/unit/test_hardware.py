@@ -182,6 +182,13 @@ def test_cpuinfo_of_x86_and_arm():
     assert parse_cpuinfo("flags : sse avx512_bf16_fake\n")[1] == frozenset()
 
 
+def test_processors_whose_model_is_withheld_are_told_apart_by_family():
+    given = "cpu family\t: {}\nmodel\t\t: 17\nmodel name\t: {}\n"
+    assert parse_cpuinfo(given.format(25, "AMD EPYC"))[0] == "AMD EPYC (family 25, model 17)"
+    assert parse_cpuinfo(given.format(26, "AMD EPYC"))[0] == "AMD EPYC (family 26, model 17)"
+    assert parse_cpuinfo(given.format(25, "AMD EPYC 9654"))[0] == "AMD EPYC 9654"
+
+
 def test_cpu_flags_come_from_torch_where_the_system_tells_nothing():
     torch = TorchFacts("2.13.0+cpu", cpu_flags=frozenset({"avx512_bf16"}))
     hardware, _ = detect("cpu", fake.machine(fake.WINDOWS, torch))
