@@ -1,6 +1,8 @@
 """torch.compile, set up for models and optimizers that one process trains.
 
-fast = compiled(fn, policy, device)      # fn itself where the policy doesn't compile
+    fast = compiled(fn, policy, device)      # fn itself where the policy doesn't compile
+
+Its caches and headers on a CPU: `compiled_headers`; what train.py calls: `torch_runtime.compile`.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from backends.attention.sdpa import full_causal, heads_first
 # 128 was best at T 256; at T 2,048 256, where 128 took 1.3 times and 512 1.1 times as long. The
 # compiler unrolls them, so long rows get wider ones.
 BLOCK, MANY_BLOCKS = 128, 8
-# Tokens of a row without a window: at 2,048 a training step took 0.88 of the fused kernel's time,
+# Tokens of a row without a window: at 2,048 a training step took 0.9 of the fused kernel's time,
 # for a memory that grows with the square.
 LONGEST_CAUSAL = 2048
 
