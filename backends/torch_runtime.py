@@ -29,6 +29,7 @@ from backends import compiling, data_parallel, fp8, kernels, softcap
 from backends import gram as plain_gram
 from backends.errors import KernelUnavailable
 from backends.loss_scaling import LossScaler
+from backends.mps_memory import MpsPeak
 from backends.policy import Overrides
 from backends.process_memory import peak_rss_mb, reset_peak_rss
 from backends.weights import load_weights, save_weights
@@ -166,21 +167,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
-class _MpsPeak:
-    """Highest sample of the Metal driver's allocation, in bytes."""
-
-    def __init__(self) -> None:
-        self.highest = 0
-
-    def sample(self) -> int:
-        self.highest = max(self.highest, torch.mps.driver_allocated_memory())
-        return self.highest
-
-    def reset(self) -> None:
-        self.highest = 0
-
-
-_mps_peak = _MpsPeak()
+_mps_peak = MpsPeak()
 
 
 # Arrays in and out.

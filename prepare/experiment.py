@@ -9,7 +9,6 @@ the clock and does the arithmetic; the candidate's own prints and timings are ne
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import secrets
@@ -29,30 +28,30 @@ from prepare.dataset import Dataset, prepare_dataset
 from prepare.devices import accelerators, not_stopped, require_loopback
 from prepare.errors import UsageError
 from prepare.evaluate import evaluate, question_rows
+from prepare.feeder import ring_bytes
 from prepare.isolation import (
     Access,
     Sandbox,
     access_for,
     text_folders,
 )
+from prepare.logs import log_tail
 from prepare.messages import Touched
 from prepare.outcome import Failure, Outcome, Result
 from prepare.probes import ProbeReport
-from prepare.process import CandidateProcess, CandidateStopped, ProcessGone, TimedOut, log_tail
+from prepare.process import CandidateProcess, CandidateStopped, ProcessGone, TimedOut
 from prepare.runfiles import Tampered, clear, create
 from prepare.score import Answerer, CandidateFailed, InvalidAnswer, Score
+from prepare.score_id import score_id
 from prepare.settings import Settings
 from prepare.training import (
     WEIGHTS_NAME,
     EventSink,
     Trained,
     TrainingFailed,
-    ring_bytes,
     train_candidate,
 )
 
-# Part of every score id: raise it when the same model would get another number.
-HARNESS_VERSION = 1
 # Bits per byte below the entropy of the text itself that sampling noise can explain.
 FLOOR_MARGIN = 0.02
 ROW_NATS_NAME = "row_nats.npy"
@@ -140,24 +139,6 @@ def _record(folder: Path, outcome: Outcome) -> Outcome:
     with create(folder / "result.json") as file:
         file.write(text.encode() + b"\n")
     return outcome
-
-
-def score_id(settings: Settings, dataset: Dataset, hardware_id: str, shared_by: int = 1) -> str:
-    """Hash of all that must agree before two numbers may be compared.
-
-    shared_by: runs that share the device at the same time; each has the less of it.
-    """
-    shared = f" shared by {shared_by}" if shared_by > 1 else ""
-    together = f" times {settings.devices}" if settings.devices > 1 else ""
-    parts = {
-        "harness": HARNESS_VERSION,
-        "text": dataset.fingerprint,
-        "max_seq_len": settings.max_seq_len,
-        "time_budget": settings.time_budget,
-        "token_budget": settings.token_budget,
-        "hardware": hardware_id + together + shared,
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _phases(seconds: Mapping[str, float]) -> dict[str, float]:

@@ -19,11 +19,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import psutil
 
@@ -31,9 +30,10 @@ from prepare.cache import CACHE_VARIABLE, cache_root
 from prepare.channel import Channel, ChannelClosed, ProtocolError, SharedFile
 from prepare.compiled import KERNELS, VARIABLES, begin_warm, cache_variables
 from prepare.isolation import Access, Command, Unconfined
+from prepare.logs import cut_log, log_tail
 from prepare.messages import Touched, parse
 from prepare.orphans import MARK_VARIABLE, Guard, kill_marked
-from prepare.runfiles import create, fresh_folder, read_end
+from prepare.runfiles import create, fresh_folder
 from prepare.watch import MEBIBYTE, Bounds, Watch
 
 # Messages waiting in either direction: honest traffic is a handful.
@@ -43,12 +43,9 @@ SLICE = 0.1
 # A log longer than this is cut to its end when the process is gone.
 KEPT_LOG_BYTES = 16 * MEBIBYTE
 MAX_TOUCHED = 50
-LOG_TAIL_LINES = 50
-LOG_TAIL_BYTES = 16_000
 _SECRET = re.compile(
     r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|WEBHOOK", re.IGNORECASE
 )
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class ProcessGone(Exception):
@@ -373,29 +370,3 @@ class CandidateProcess:
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
-
-
-def cut_log(log: BinaryIO, kept: int) -> None:
-    """Leave the last `kept` bytes of a log, if it is longer, behind a line that says so."""
-    try:
-        size = os.fstat(log.fileno()).st_size
-        if size <= kept:
-            return
-        with open(log.fileno(), "rb+", closefd=False) as file:
-            file.seek(size - kept)
-            rest = file.read(kept)
-            file.seek(0)
-            file.write(b"[%d bytes before this were left out]\n" % (size - kept) + rest)
-            file.truncate()
-    except OSError:  # a full disk: the log stays as it is
-        return
-
-
-def log_tail(path: Path) -> str:
-    """The last 50 lines (16 kB) of a log, without control characters."""
-    text = read_end(path, LOG_TAIL_BYTES).decode("utf-8", errors="replace")
-    # A progress bar rewrites its line with carriage returns: only its last state is of use.
-    lines = deque(
-        (line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n")), LOG_TAIL_LINES
-    )
-    return "\n".join(_CONTROL.sub("", line) for line in lines).strip()

@@ -22,9 +22,9 @@ from autoresearch.console import OnEvent
 from prepare.channel import Channel, SharedFile
 from prepare.dataset import Dataset, prepare_dataset
 from prepare.feed import Feed
+from prepare.feeder import Feeder, ring_bytes
 from prepare.process import child_environment
 from prepare.settings import Settings
-from prepare.training import Feeder, ring_bytes
 
 if TYPE_CHECKING:
     from prepare.packing import Rows

@@ -7,7 +7,8 @@ import time
 
 import psutil
 
-from prepare.process import child_environment, describe_exit, kill_tree, log_tail
+from prepare.logs import log_tail
+from prepare.process import child_environment, describe_exit, kill_tree
 
 
 def test_secrets_stay_behind_and_the_rest_goes_along(monkeypatch):
